@@ -1,0 +1,49 @@
+//! The commands. Each is a struct of arguments with a `run` of its own.
+//!
+//! The rules that all share: results go to stdout (JSON where the command says so), one line about bad input
+//! goes to stderr with exit code 2, and a verdict is never an error.
+
+mod dns;
+mod output;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Looks up DNS records as the crates see them, from a zone file or a real server.
+    Lookup(dns::Lookup),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        match self {
+            Command::Lookup(command) => command.run(),
+        }
+    }
+}
+
+/// Bad input or a failed environment: one line that says where and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl Failure {
+    pub(crate) fn new(what: impl fmt::Display) -> Failure {
+        // One line, whatever an error's text holds.
+        Failure(what.to_string().replace(['\r', '\n'], " "))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Runs a command's look-ups to their end.
+pub(crate) fn block_on<F: Future>(work: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?.block_on(work))
+}
