@@ -1,0 +1,39 @@
+//! What the tests of every Postwright crate share.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`suites`] | finds the public conformance data |
+//! | [`peers`] | finds independent programs and Python packages to run beside ours |
+//! | [`skip!`] | leaves a test by name, or fails it where nothing may be missing |
+//!
+//! ```no_run
+//! use postwright_testkit::{skip, suites};
+//!
+//! fn every_scenario_of_the_suite() {
+//!     let Some(dir) = suites::dir("spf") else {
+//!         skip!("spf-rfc7208", "no public suites; see docs/suites.md")
+//!     };
+//!     let text = std::fs::read_to_string(dir.join("rfc7208-tests.yml"));
+//!     # drop(text);
+//! }
+//! # every_scenario_of_the_suite();
+//! ```
+//!
+//! Invariant: of ours it depends on postwright-core alone, so that any crate may use it as a dev-dependency;
+//! nothing here is part of a shipped program.
+//!
+//! Not here: the tests of one crate (they stand beside it). Tests of several crates together are in `tests/`.
+
+pub mod peers;
+mod skip;
+pub mod suites;
+
+pub use skip::{REQUIRE, announce};
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the workspace's root manifest.
+pub fn workspace_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
