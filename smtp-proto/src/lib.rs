@@ -1,0 +1,12 @@
+//! SMTP as two state machines without input and output: a server's side and a client's side.
+
+// The server's side and the grammar.
+pub mod command;
+pub mod limits;
+pub mod server;
+mod tls;
+
+// The client's side, replies and SASL.
+
+pub use limits::Limits;
+pub use tls::TlsInfo;
