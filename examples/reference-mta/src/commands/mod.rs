@@ -5,6 +5,7 @@
 
 mod dns;
 mod output;
+mod spf;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -15,12 +16,15 @@ use clap::Subcommand;
 pub(crate) enum Command {
     /// Looks up DNS records as the crates see them, from a zone file or a real server.
     Lookup(dns::Lookup),
+    /// Checks SPF, as a receiving server does.
+    Spf(spf::Spf),
 }
 
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Command::Lookup(command) => command.run(),
+            Command::Spf(command) => command.run(),
         }
     }
 }

@@ -1,0 +1,509 @@
+//! The SPF record: its grammar, read without copies.
+//!
+//! Invariant: a [`Record`] is free of syntax errors, so its [`Terms`] never fail: RFC 7208 4.6 wants a permerror
+//! for an error *anywhere* in the record, before anything of it is evaluated.
+//!
+//! Standards: RFC 7208 sections 4.5, 4.6, 5, 6 and 12 (the collected grammar).
+//!
+//! Not here: evaluation (check.rs), the macro language (macros.rs).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::macros::{self, MacroError, Place};
+
+/// What a matching mechanism says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Qualifier {
+    /// `+`, the default.
+    Pass,
+    /// `-`.
+    Fail,
+    /// `~`.
+    SoftFail,
+    /// `?`.
+    Neutral,
+}
+
+/// How many leading bits must agree, for each address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DualCidr {
+    /// 0 to 32.
+    pub v4: u8,
+    /// 0 to 128.
+    pub v6: u8,
+}
+
+impl DualCidr {
+    /// All bits.
+    pub const FULL: DualCidr = DualCidr { v4: 32, v6: 128 };
+
+    /// Whether two addresses of one family agree in the leading bits.
+    pub fn matches(&self, one: IpAddr, other: IpAddr) -> bool {
+        match (one, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same_v4(a, b, self.v4),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same_v6(a, b, self.v6),
+            _ => false,
+        }
+    }
+}
+
+fn same_v4(a: Ipv4Addr, b: Ipv4Addr, bits: u8) -> bool {
+    let differing = u32::from(a) ^ u32::from(b);
+    differing.checked_shr(32_u32.saturating_sub(bits.into())).unwrap_or(0) == 0
+}
+
+fn same_v6(a: Ipv6Addr, b: Ipv6Addr, bits: u8) -> bool {
+    let differing = u128::from(a) ^ u128::from(b);
+    differing.checked_shr(128_u32.saturating_sub(bits.into())).unwrap_or(0) == 0
+}
+
+/// One term of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term<'r> {
+    /// The term as written.
+    pub text: &'r str,
+    /// What it is.
+    pub kind: TermKind<'r>,
+}
+
+/// What a term is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TermKind<'r> {
+    /// A mechanism with its qualifier.
+    Directive(Qualifier, Mechanism<'r>),
+    /// `redirect=domain-spec`.
+    Redirect(&'r str),
+    /// `exp=domain-spec`.
+    Explanation(&'r str),
+    /// Any other modifier: ignored (RFC 7208 6).
+    UnknownModifier,
+}
+
+/// A mechanism. Domains are macro strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism<'r> {
+    /// Matches always.
+    All,
+    /// Matches if the other record says pass.
+    Include(&'r str),
+    /// Matches if an address of the name is the client's.
+    A(Option<&'r str>, DualCidr),
+    /// Matches if an address of a mail exchange is the client's.
+    Mx(Option<&'r str>, DualCidr),
+    /// Matches if the validated name of the client lies within the domain; not to be used (RFC 7208 5.5).
+    Ptr(Option<&'r str>),
+    /// An IPv4 network.
+    Ip4(Ipv4Addr, u8),
+    /// An IPv6 network.
+    Ip6(Ipv6Addr, u8),
+    /// Matches if the name has any IPv4 address.
+    Exists(&'r str),
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("term {term:?}: {what}")]
+pub struct RecordError {
+    /// The offending term, shortened to 64 characters.
+    pub term: String,
+    /// What is wrong.
+    pub what: TermError,
+}
+
+/// What is wrong with a term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TermError {
+    /// The record does not start with `v=spf1` and a blank.
+    #[error("the record does not start with \"v=spf1\" (RFC 7208 4.5)")]
+    Version,
+    /// An octet outside of printable ASCII: invisible characters come here, too.
+    #[error("an SPF record is printable ASCII (RFC 7208 3.1); an invisible character may have slipped in")]
+    NotAscii,
+    /// No mechanism of that name.
+    #[error("no such mechanism (RFC 7208 5)")]
+    UnknownMechanism,
+    /// The mechanism must not have an argument, or must have one.
+    #[error("the mechanism needs a domain, or must not have one (RFC 7208 5)")]
+    Argument,
+    /// Not an address of the mechanism's family.
+    #[error("not an address of the mechanism's family (RFC 7208 5.6)")]
+    Address,
+    /// A prefix length that is out of range or has leading zeros.
+    #[error("a prefix length is 0 to 32 for IPv4 and 0 to 128 for IPv6 (RFC 7208 5.6)")]
+    Prefix,
+    /// The domain does not end in a top label or a macro.
+    #[error("the domain ends neither in a dot and a top label nor in a macro (RFC 7208 7.1)")]
+    Domain,
+    /// The macro string is wrong.
+    #[error("{0}")]
+    Macro(MacroError),
+    /// `redirect` or `exp` stands twice.
+    #[error("the modifier stands twice (RFC 7208 6)")]
+    Twice,
+    /// A modifier's name is not a letter followed by letters, digits, `-`, `_` and `.`.
+    #[error("not a modifier's name (RFC 7208 4.6.1)")]
+    ModifierName,
+}
+
+impl From<MacroError> for TermError {
+    fn from(error: MacroError) -> Self {
+        TermError::Macro(error)
+    }
+}
+
+/// A record without syntax errors.
+///
+/// ```
+/// use postwright_spf_dmarc::spf::{Mechanism, Qualifier, Record, TermKind};
+/// let record = Record::parse(b"v=spf1 mx -all")?;
+/// let last = record.terms().last().map(|term| term.kind);
+/// assert_eq!(last, Some(TermKind::Directive(Qualifier::Fail, Mechanism::All)));
+/// assert!(Record::parse("v=spf1 mx\u{200b} -all".as_bytes()).is_err());
+/// # Ok::<(), postwright_spf_dmarc::spf::RecordError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    text: Box<str>,
+    explanation: Option<(usize, usize)>,
+    redirect: Option<(usize, usize)>,
+}
+
+const VERSION: &[u8] = b"v=spf1";
+
+impl Record {
+    /// Whether the octets of a TXT record claim to be an SPF record: `v=spf1` and then a blank or nothing
+    /// (RFC 7208 4.5).
+    pub fn is_claimed_by(text: &[u8]) -> bool {
+        match text.split_at_checked(VERSION.len()) {
+            Some((version, rest)) => {
+                version.eq_ignore_ascii_case(VERSION) && rest.first().is_none_or(|b| *b == b' ')
+            }
+            None => false,
+        }
+    }
+
+    /// Reads the octets of a TXT record, its character-strings joined.
+    pub fn parse(text: impl Into<Vec<u8>> + AsRef<[u8]>) -> Result<Record, RecordError> {
+        let octets = text.as_ref();
+        if !Record::is_claimed_by(octets) {
+            let start = String::from_utf8_lossy(octets.get(..64).unwrap_or(octets)).into_owned();
+            return Err(RecordError { term: start, what: TermError::Version });
+        }
+        if let Some(term) = octets.split(|b| *b == b' ').find(|term| !term.iter().all(u8::is_ascii_graphic)) {
+            return Err(error(&String::from_utf8_lossy(term), TermError::NotAscii));
+        }
+        let text: Box<str> = String::from_utf8(text.into()).unwrap_or_default().into();
+        let mut record = Record { text, explanation: None, redirect: None };
+        let (mut explanation, mut redirect) = (None, None);
+        let mut words = words(&record.text);
+        while let Some(text) = words.next() {
+            let term = read_term(text).map_err(|what| error(text, what))?;
+            let slot = match term {
+                TermKind::Explanation(_) => &mut explanation,
+                TermKind::Redirect(_) => &mut redirect,
+                _ => continue,
+            };
+            if slot.is_some() {
+                return Err(error(text, TermError::Twice));
+            }
+            *slot = Some((words.at.saturating_sub(text.len()), words.at));
+        }
+        (record.explanation, record.redirect) = (explanation, redirect);
+        Ok(record)
+    }
+
+    /// The record as published.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The terms from left to right.
+    pub fn terms(&self) -> Terms<'_> {
+        Terms { words: words(&self.text) }
+    }
+
+    /// The next term at or behind an offset into the text, and the offset behind that term.
+    pub(super) fn term_from(&self, offset: usize) -> Option<(Term<'_>, usize)> {
+        let mut words = Words { text: &self.text, at: offset };
+        let text = words.next()?;
+        Some((Term { text, kind: read_term(text).ok()? }, words.at))
+    }
+
+    /// The offset of the first term.
+    pub(super) fn start() -> usize {
+        VERSION.len()
+    }
+
+    /// The domain-spec of `redirect=`.
+    pub fn redirect(&self) -> Option<&str> {
+        self.modifier(self.redirect)
+    }
+
+    /// The domain-spec of `exp=`.
+    pub fn explanation(&self) -> Option<&str> {
+        self.modifier(self.explanation)
+    }
+
+    fn modifier(&self, span: Option<(usize, usize)>) -> Option<&str> {
+        let (start, end) = span?;
+        self.text.get(start..end)?.split_once('=').map(|(_, spec)| spec)
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The terms of a record.
+#[derive(Debug, Clone)]
+pub struct Terms<'r> {
+    words: Words<'r>,
+}
+
+impl<'r> Iterator for Terms<'r> {
+    type Item = Term<'r>;
+
+    fn next(&mut self) -> Option<Term<'r>> {
+        let text = self.words.next()?;
+        read_term(text).ok().map(|kind| Term { text, kind })
+    }
+}
+
+/// The words of a record, and the offset behind the last one.
+#[derive(Debug, Clone)]
+struct Words<'r> {
+    text: &'r str,
+    at: usize,
+}
+
+impl<'r> Iterator for Words<'r> {
+    type Item = &'r str;
+
+    fn next(&mut self) -> Option<&'r str> {
+        let rest = self.text.get(self.at..)?;
+        let start = self.at + rest.bytes().position(|b| b != b' ')?;
+        let rest = self.text.get(start..)?;
+        self.at = start + rest.bytes().position(|b| b == b' ').unwrap_or(rest.len());
+        self.text.get(start..self.at)
+    }
+}
+
+fn words(record: &str) -> Words<'_> {
+    Words { text: record, at: VERSION.len() }
+}
+
+fn error(term: &str, what: TermError) -> RecordError {
+    RecordError { term: term.chars().take(64).collect(), what }
+}
+
+fn read_term(text: &str) -> Result<TermKind<'_>, TermError> {
+    let end = text.bytes().position(|b| matches!(b, b':' | b'/' | b'=')).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if let Some(value) = rest.strip_prefix('=') {
+        return read_modifier(name, value);
+    }
+    let (qualifier, name) = match name.as_bytes().first() {
+        Some(b'+') => (Qualifier::Pass, name.get(1..)),
+        Some(b'-') => (Qualifier::Fail, name.get(1..)),
+        Some(b'~') => (Qualifier::SoftFail, name.get(1..)),
+        Some(b'?') => (Qualifier::Neutral, name.get(1..)),
+        _ => (Qualifier::Pass, Some(name)),
+    };
+    read_mechanism(name.unwrap_or(""), rest).map(|mechanism| TermKind::Directive(qualifier, mechanism))
+}
+
+fn read_modifier<'r>(name: &str, value: &'r str) -> Result<TermKind<'r>, TermError> {
+    let mut bytes = name.bytes();
+    if !bytes.next().is_some_and(|b| b.is_ascii_alphabetic())
+        || !bytes.all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    {
+        return Err(TermError::ModifierName);
+    }
+    if name.eq_ignore_ascii_case("redirect") {
+        return check_domain(value).map(|()| TermKind::Redirect(value));
+    }
+    if name.eq_ignore_ascii_case("exp") {
+        return check_domain(value).map(|()| TermKind::Explanation(value));
+    }
+    macros::check(value, Place::Explanation)?;
+    Ok(TermKind::UnknownModifier)
+}
+
+fn read_mechanism<'r>(name: &str, rest: &'r str) -> Result<Mechanism<'r>, TermError> {
+    const NAMES: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists"];
+    let argument = rest.strip_prefix(':');
+    let domain = || {
+        let spec = argument.ok_or(TermError::Argument)?;
+        check_domain(spec).map(|()| spec)
+    };
+    match NAMES.into_iter().find(|known| name.eq_ignore_ascii_case(known)) {
+        Some("all") if rest.is_empty() => Ok(Mechanism::All),
+        Some("all") => Err(TermError::Argument),
+        Some("include") => domain().map(Mechanism::Include),
+        Some("exists") => domain().map(Mechanism::Exists),
+        Some("a") => target(rest).map(|(spec, cidr)| Mechanism::A(spec, cidr)),
+        Some("mx") => target(rest).map(|(spec, cidr)| Mechanism::Mx(spec, cidr)),
+        Some("ptr") if rest.is_empty() => Ok(Mechanism::Ptr(None)),
+        Some("ptr") => domain().map(|spec| Mechanism::Ptr(Some(spec))),
+        Some("ip4") => {
+            let (address, bits) = network(argument.ok_or(TermError::Argument)?, 32)?;
+            Ok(Mechanism::Ip4(address.parse().map_err(|_| TermError::Address)?, bits))
+        }
+        Some("ip6") => {
+            let (address, bits) = network(argument.ok_or(TermError::Argument)?, 128)?;
+            Ok(Mechanism::Ip6(address.parse().map_err(|_| TermError::Address)?, bits))
+        }
+        _ => Err(TermError::UnknownMechanism),
+    }
+}
+
+fn network(text: &str, most: u8) -> Result<(&str, u8), TermError> {
+    match text.split_once('/') {
+        None => Ok((text, most)),
+        Some((address, bits)) => Ok((address, prefix(bits, most)?)),
+    }
+}
+
+fn prefix(text: &str, most: u8) -> Result<u8, TermError> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|bits| plain && *bits <= most).ok_or(TermError::Prefix)
+}
+
+/// `[ ":" domain-spec ] [ "/" n ] [ "//" n ]`. A slash may also stand in the domain-spec, so the prefix lengths
+/// are read from the end.
+fn target(rest: &str) -> Result<(Option<&str>, DualCidr), TermError> {
+    let mut cidr = DualCidr::FULL;
+    let mut head = rest;
+    let unnumbered = |text: &str| text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    if let Some((before, bits)) = head.split_at_checked(unnumbered(head))
+        && let Some(before) = before.strip_suffix("//")
+    {
+        cidr.v6 = prefix(bits, 128)?;
+        head = before;
+    }
+    if let Some((before, bits)) = head.split_at_checked(unnumbered(head))
+        && let Some(before) = before.strip_suffix('/')
+    {
+        cidr.v4 = prefix(bits, 32)?;
+        head = before;
+    }
+    match head.strip_prefix(':') {
+        None if head.is_empty() => Ok((None, cidr)),
+        None => Err(TermError::Argument),
+        Some(spec) => check_domain(spec).map(|()| (Some(spec), cidr)),
+    }
+}
+
+/// `domain-spec = macro-string domain-end`.
+fn check_domain(spec: &str) -> Result<(), TermError> {
+    if spec.is_empty() {
+        return Err(TermError::Argument);
+    }
+    macros::check(spec, Place::Term)?;
+    if ends_in_macro(spec) {
+        return Ok(());
+    }
+    let undotted = spec.strip_suffix('.').unwrap_or(spec);
+    match undotted.rsplit_once('.') {
+        Some((_, top)) if is_top_label(top) => Ok(()),
+        _ => Err(TermError::Domain),
+    }
+}
+
+/// Whether a checked macro string ends in a macro-expand, which `%%`, `%_` and `%-` are, too.
+fn ends_in_macro(spec: &str) -> bool {
+    let mut rest = spec;
+    while let Some(at) = rest.find('%') {
+        let behind = rest.get(at..).unwrap_or("");
+        let len = if behind.starts_with("%{") { behind.find('}').map_or(behind.len(), |i| i + 1) } else { 2 };
+        rest = behind.get(len..).unwrap_or("");
+        if rest.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+/// `toplabel`: letters, digits and inner hyphens, but not digits alone.
+fn is_top_label(label: &str) -> bool {
+    !label.is_empty()
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !label.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_agree_in_their_leading_bits() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let cidr = |v4, v6| DualCidr { v4, v6 };
+        assert!(cidr(24, 128).matches(ip("192.0.2.1"), ip("192.0.2.255")));
+        assert!(!cidr(25, 128).matches(ip("192.0.2.1"), ip("192.0.2.255")));
+        assert!(cidr(0, 0).matches(ip("192.0.2.1"), ip("10.0.0.1")));
+        assert!(cidr(0, 0).matches(ip("::1"), ip("2001:db8::1")));
+        assert!(!cidr(0, 0).matches(ip("::1"), ip("10.0.0.1")));
+        assert!(cidr(32, 33).matches(ip("2001:db8:8000::"), ip("2001:db8:ffff::")));
+        assert!(!cidr(32, 33).matches(ip("2001:db8:8000::"), ip("2001:db8:7fff::")));
+    }
+
+    #[test]
+    fn only_a_whole_version_claims_a_record() {
+        assert!(Record::is_claimed_by(b"V=SPF1"));
+        assert!(Record::is_claimed_by(b"v=spf1 \xff"));
+        for text in [&b""[..], b"v=spf", b"v=spf10", b"v=spf1\t", b" v=spf1", b"v=spf1\xe2\x80\x8b"] {
+            assert!(!Record::is_claimed_by(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_term_that_is_wrong_is_named() {
+        use TermError::*;
+        for (terms, term, what) in [
+            ("a:museum", "a:museum", Domain),
+            ("a:example.123", "a:example.123", Domain),
+            ("a/33", "a/33", Prefix),
+            ("a//129", "a//129", Prefix),
+            ("a/08", "a/08", Prefix),
+            ("a:example.com/", "a:example.com/", Prefix),
+            ("mx: -all", "mx:", Argument),
+            ("ip4:192.0.2", "ip4:192.0.2", Address),
+            ("ip4:192.0.2.1/", "ip4:192.0.2.1/", Prefix),
+            ("ip6:192.0.2.1", "ip6:192.0.2.1", Address),
+            ("all:x", "all:x", Argument),
+            ("include", "include", Argument),
+            ("ipv4:192.0.2.1", "ipv4:192.0.2.1", UnknownMechanism),
+            ("-", "-", UnknownMechanism),
+            ("exp=a.example exp=b.example", "exp=b.example", Twice),
+            ("=x", "=x", ModifierName),
+            ("-redirect=a.example", "-redirect=a.example", ModifierName),
+            ("mx\t-all", "mx\t-all", NotAscii),
+            ("exists:%{x}", "exists:%{x}", Macro(MacroError::Letter)),
+        ] {
+            let error = Record::parse(format!("v=spf1 {terms}").into_bytes()).unwrap_err();
+            assert_eq!((error.term.as_str(), error.what), (term, what), "{terms}");
+        }
+    }
+
+    #[test]
+    fn both_prefix_lengths_are_read_from_the_end() {
+        let record = Record::parse(*b"v=spf1  a:%{l/}.example.com/24//64 mx//0 a/0 ").unwrap();
+        let kinds: Vec<TermKind<'_>> = record.terms().map(|term| term.kind).collect();
+        let pass = |mechanism| TermKind::Directive(Qualifier::Pass, mechanism);
+        assert_eq!(
+            kinds,
+            [
+                pass(Mechanism::A(Some("%{l/}.example.com"), DualCidr { v4: 24, v6: 64 })),
+                pass(Mechanism::Mx(None, DualCidr { v4: 32, v6: 0 })),
+                pass(Mechanism::A(None, DualCidr { v4: 0, v6: 128 })),
+            ]
+        );
+    }
+}
