@@ -1,0 +1,279 @@
+//! Where one limit is counted: [`Cell`], one atomic word for what is used up, a locked part for leases and queues.
+//!
+//! Invariant: the word of a rate is an arrival time that never goes back except by an exact refund; the word of a
+//! daily cap is (day, count) and the count never exceeds the cap; leases never exceed the bound while none has
+//! outlived its time.
+//!
+//! Why a refund is all or nothing: giving back an item in the middle of a busy stretch would let another one in
+//! later, next to those that have already gone, and so exceed the limit in some window. If nothing was let
+//! through since, taking the arrival time back is exact; otherwise the place stays used.
+//!
+//! Not here: several limits at once (`memory.rs`).
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use postwright_core::Timestamp;
+
+use crate::path::Key;
+use crate::rate::{Rate, RetryAt, Tat, gcra};
+use crate::{Day, Zone};
+
+/// The count of one limit.
+#[derive(Debug)]
+pub struct Cell {
+    key: Key,
+    /// An arrival time, or a day and its count, or the number of leases: by the kind of the bound.
+    pub(crate) word: AtomicU64,
+    /// How many wait in `cold.queue`; read without the lock.
+    waiting: AtomicU32,
+    cold: Mutex<Cold>,
+}
+
+#[derive(Debug, Default)]
+struct Cold {
+    leases: Vec<Lease>,
+    queue: VecDeque<Waiter>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    id: u64,
+    until: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    lane: u64,
+    /// When it was told to come back.
+    until: Timestamp,
+    /// When its place is given up.
+    patience: Timestamp,
+}
+
+impl Cell {
+    /// An unused count.
+    pub fn new(key: Key) -> Cell {
+        Cell { key, word: AtomicU64::new(0), waiting: AtomicU32::new(0), cold: Mutex::default() }
+    }
+
+    /// Its name.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    fn cold(&self) -> MutexGuard<'_, Cold> {
+        // Nothing in this file panics between two changes that belong together.
+        self.cold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the rate would let this through.
+    pub(crate) fn check_rate(&self, rate: &Rate, cost: u64, now: Timestamp) -> Result<(), RetryAt> {
+        gcra(Tat::from_ticks(self.word.load(Ordering::Acquire)), rate, cost, now).map(|_| ())
+    }
+
+    /// Lets it through; the new arrival time is the receipt.
+    pub(crate) fn take_rate(&self, rate: &Rate, cost: u64, now: Timestamp) -> Result<u64, RetryAt> {
+        let mut seen = self.word.load(Ordering::Acquire);
+        loop {
+            let next = gcra(Tat::from_ticks(seen), rate, cost, now)?.ticks();
+            match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(next),
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Takes the last item back; `false` if it was not the last any more.
+    pub(crate) fn untake_rate(&self, ticks: u64, receipt: u64) -> bool {
+        let before = receipt.saturating_sub(ticks);
+        self.word.compare_exchange(receipt, before, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Whether the day's cap has room; else the next midnight.
+    pub(crate) fn check_daily(
+        &self,
+        cap: u32,
+        zone: Zone,
+        cost: u64,
+        now: Timestamp,
+    ) -> Result<u64, RetryAt> {
+        daily(self.word.load(Ordering::Acquire), cap, zone, cost, now)
+    }
+
+    /// Counts it; the day is the receipt.
+    pub(crate) fn take_daily(&self, cap: u32, zone: Zone, cost: u64, now: Timestamp) -> Result<u64, RetryAt> {
+        let mut seen = self.word.load(Ordering::Acquire);
+        loop {
+            let next = daily(seen, cap, zone, cost, now)?;
+            match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(next >> 32),
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Takes a count back within its day; exact whatever came since.
+    pub(crate) fn untake_daily(&self, cost: u64, day: u64) -> bool {
+        let change = |seen: u64| {
+            let left = (seen & u64::from(u32::MAX)).checked_sub(cost)?;
+            (seen >> 32 == day).then_some((day << 32) | left)
+        };
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
+    }
+
+    /// How many leases are held, expired ones included.
+    pub fn leases(&self) -> usize {
+        self.cold().leases.len()
+    }
+
+    /// What a daily cap has counted on a day.
+    pub fn counted(&self, day: Day) -> u32 {
+        let word = self.word.load(Ordering::Acquire);
+        if word >> 32 == u64::from(day.0) { low(word) } else { 0 }
+    }
+
+    pub(crate) fn check_lease(&self, most: u32, now: Timestamp) -> Result<(), RetryAt> {
+        if self.word.load(Ordering::Acquire) < u64::from(most) {
+            return Ok(());
+        }
+        let mut cold = self.cold();
+        self.drop_expired(&mut cold, now);
+        match cold.leases.iter().map(|lease| lease.until).min() {
+            Some(first) if cold.leases.len() >= most as usize => Err(RetryAt(first)),
+            None if most == 0 => Err(RetryAt(now + Duration::from_secs(3600))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn take_lease(
+        &self,
+        most: u32,
+        id: u64,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), RetryAt> {
+        let mut cold = self.cold();
+        if cold.leases.len() >= most as usize {
+            self.drop_expired(&mut cold, now);
+        }
+        if cold.leases.len() >= most as usize {
+            let first = cold.leases.iter().map(|lease| lease.until).min();
+            return Err(RetryAt(first.unwrap_or(now + Duration::from_secs(3600))));
+        }
+        cold.leases.push(Lease { id, until });
+        self.word.store(cold.leases.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn prolong_lease(&self, id: u64, until: Timestamp) -> bool {
+        let mut cold = self.cold();
+        let found = cold.leases.iter_mut().find(|lease| lease.id == id);
+        found.map(|lease| lease.until = lease.until.max(until)).is_some()
+    }
+
+    pub(crate) fn end_lease(&self, id: u64) -> bool {
+        let mut cold = self.cold();
+        let place = cold.leases.iter().position(|lease| lease.id == id);
+        if let Some(place) = place {
+            cold.leases.swap_remove(place);
+            self.word.store(cold.leases.len() as u64, Ordering::Release);
+        }
+        place.is_some()
+    }
+
+    fn drop_expired(&self, cold: &mut Cold, now: Timestamp) {
+        cold.leases.retain(|lease| lease.until > now);
+        self.word.store(cold.leases.len() as u64, Ordering::Release);
+    }
+
+    /// Whose turn it is: `Err` with the moment to come back if somebody else is first in the queue.
+    #[inline]
+    pub(crate) fn turn(&self, lane: u64, now: Timestamp) -> Result<(), RetryAt> {
+        if self.waiting.load(Ordering::Acquire) == 0 { Ok(()) } else { self.queued_turn(lane, now) }
+    }
+
+    #[cold]
+    fn queued_turn(&self, lane: u64, now: Timestamp) -> Result<(), RetryAt> {
+        let mut cold = self.cold();
+        while cold.queue.front().is_some_and(|first| first.patience <= now && first.lane != lane) {
+            cold.queue.pop_front();
+        }
+        self.note_waiting(&cold);
+        match cold.queue.front() {
+            Some(first) if first.lane != lane => {
+                Err(RetryAt(first.until.max(now + Duration::from_millis(1))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a lane in the queue, or leaves it where it is; says when it should come back.
+    pub(crate) fn enqueue(
+        &self,
+        lane: u64,
+        ready: Timestamp,
+        spacing: Duration,
+        now: Timestamp,
+    ) -> Timestamp {
+        // Long enough for the caller's timer to be late, short enough that a lane which lost interest costs little.
+        let grace = (spacing * 8).clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let mut cold = self.cold();
+        cold.queue.retain(|waiter| waiter.lane == lane || waiter.patience > now);
+        let place = cold.queue.iter().position(|waiter| waiter.lane == lane);
+        let ahead = u32::try_from(place.unwrap_or(cold.queue.len())).unwrap_or(u32::MAX);
+        let until = ready + spacing.saturating_mul(ahead);
+        let waiter = Waiter { lane, until, patience: until + grace };
+        match place.and_then(|place| cold.queue.get_mut(place)) {
+            Some(found) => *found = waiter,
+            None => cold.queue.push_back(waiter),
+        }
+        self.note_waiting(&cold);
+        until
+    }
+
+    /// Takes a lane out of the queue.
+    #[inline]
+    pub(crate) fn leave(&self, lane: u64) {
+        if self.waiting.load(Ordering::Acquire) != 0 {
+            let mut cold = self.cold();
+            cold.queue.retain(|waiter| waiter.lane != lane);
+            self.note_waiting(&cold);
+        }
+    }
+
+    fn note_waiting(&self, cold: &Cold) {
+        self.waiting.store(u32::try_from(cold.queue.len()).unwrap_or(u32::MAX), Ordering::Release);
+    }
+
+    /// Whether forgetting the cell would change nothing: nobody waits, nothing is leased, and the word lies in
+    /// the past, be it an arrival time or a day.
+    pub(crate) fn is_idle(&self, now: Timestamp) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        let yesterday = Zone::UTC.day(now).0.saturating_sub(1);
+        let day = word >> 32;
+        let cold = self.cold();
+        let is_day = self.key.as_str().contains("|daily");
+        let past = if is_day { day < u64::from(yesterday) } else { word <= Tat::at(now).ticks() };
+        cold.leases.is_empty() && cold.queue.is_empty() && past
+    }
+}
+
+fn low(word: u64) -> u32 {
+    u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+}
+
+/// The word after counting, or when to ask again.
+fn daily(word: u64, cap: u32, zone: Zone, cost: u64, now: Timestamp) -> Result<u64, RetryAt> {
+    let (stored, today) = (word >> 32, u64::from(zone.day(now).0));
+    // A `now` that another thread read a moment before midnight counts for the new day.
+    let (day, count) = if stored >= today { (stored, u64::from(low(word))) } else { (today, 0) };
+    let next = count.saturating_add(cost);
+    if next > u64::from(cap) {
+        let day = Day(u32::try_from(day).unwrap_or(u32::MAX));
+        return Err(RetryAt(zone.start(day.plus(1))));
+    }
+    Ok((day << 32) | next)
+}

@@ -1,0 +1,75 @@
+//! Shaping: send exactly as fast as each receiver allows, and say why not faster.
+//!
+//! Whoever sends to servers that are not theirs needs limits: messages and octets and connections a period, and
+//! connections at a time, by source address, by receiver, by tenant, several at once. This crate decides, purely
+//! and deterministically: time is an argument, counts live behind a small trait, and every "not now" names the
+//! limit that binds and the moment to come back.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use postwright_core::Timestamp;
+//! use postwright_shaping::{Admission, Ask, Bound, Kind, Layer, MemoryTokenStore, Path, Policy, Shaper};
+//!
+//! let limits = Layer::defaults()
+//!     .set(Kind::Messages, &[Bound::Rate("2/min".parse()?), Bound::Rate("50/h burst 10".parse()?)])?
+//!     .set(Kind::Concurrency, &[Bound::AtMost(5)])?;
+//! let shaper = Shaper::new(Policy::new().with(limits), Arc::new(MemoryTokenStore::new()));
+//!
+//! let path = Path::to("example.org".parse()?).from_source("192.0.2.1");
+//! let now = Timestamp::from_secs(1_800_000_000);
+//! assert!(shaper.admit(&path, Ask::message(1_000), now).granted().is_some());
+//! match shaper.admit(&path, Ask::message(1_000), now) {
+//!     Admission::Later(later) => {
+//!         assert_eq!(later.because.to_string(), "limit reached: messages 2/min by source+site (defaults)");
+//!         assert_eq!(later.until.since(now).as_secs(), 29); // and 998 ms
+//!     }
+//!     Admission::Granted(_) => unreachable!(),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What holds
+//!
+//! | property | test |
+//! |---|---|
+//! | N per P without burst: at most N in every half-open window of length P; 99 % usable | `tests/exactness.rs` |
+//! | with burst B: at most B + floor(w N / P) in every window of length w | `tests/exactness.rs` |
+//! | the same over a crash that left nothing behind | `tests/exactness.rs` |
+//! | a decision takes from all limits or from none | `tests/admission.rs` |
+//! | a refund never lets a limit be exceeded | `tests/admission.rs` |
+//! | permits come back by drop, release, panic or expiry | `tests/admission.rs` |
+//! | lanes that wait for one limit are served in turn; large items are not starved | `tests/admission.rs` |
+//!
+//! # Limits of its own
+//!
+//! | name | value | meaning |
+//! |---|---|---|
+//! | [`LIMITS_PER_PATH`] | 16 | limits on one path; a policy with more admits nothing there and says so |
+//! | [`PERIOD`] | 100 ms to 366 days | the period of a rate |
+//!
+//! # What is not here
+//!
+//! No queue and no retry times (postwright-queue), no look-up of mail hosts, no reading of replies (the bounce
+//! crate classifies; signals come in as values), no timers: the caller waits until [`Later::until`].
+
+mod calendar;
+mod cell;
+mod limit;
+mod memory;
+mod path;
+mod permit;
+mod policy;
+mod rate;
+mod shaper;
+mod store;
+
+pub use calendar::{Day, DayError, Zone, ZoneError};
+pub use cell::Cell;
+pub use limit::{Bound, Dimension, Kind, Limit, Scope, ScopeError};
+pub use memory::MemoryTokenStore;
+pub use path::{Key, Path, Site};
+pub use permit::{Admission, Because, Later, Permit};
+pub use policy::{Applied, BoundError, Layer, Policy};
+pub use rate::{PERIOD, Rate, RateError, RetryAt, Tat, gcra};
+pub use shaper::{Lane, Settings, Shaper};
+pub use store::{Ask, LIMITS_PER_PATH, Receipt, Refused, TokenStore};
