@@ -267,6 +267,18 @@ impl Message {
         Message { fields: Vec::new(), body: Arc::new(Chunks { chunks, len, _grant: None }) }
     }
 
+    /// A message of pieces that are already in memory, outside any budget; the pieces are not copied.
+    pub fn from_chunks(pieces: impl IntoIterator<Item = Bytes>) -> Message {
+        let (mut chunks, mut len) = (Vec::new(), 0);
+        for mut rest in pieces {
+            len += rest.len();
+            while !rest.is_empty() {
+                chunks.push(rest.split_to(rest.len().min(CHUNK_MAX)));
+            }
+        }
+        Message { fields: Vec::new(), body: Arc::new(Chunks { chunks, len, _grant: None }) }
+    }
+
     /// The same message with one more field on top. The body is shared, not copied.
     #[must_use]
     pub fn prepend(&self, field: HeaderField) -> Message {
@@ -383,7 +395,15 @@ mod tests {
             let message = builder.finish();
             assert!(message.chunks().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK_MAX));
             assert_eq!(message.to_vec(), expected);
-            assert_eq!(message, Message::from_bytes(expected));
+            let whole = Bytes::from(expected);
+            assert_eq!(message, Message::from_bytes(whole.clone()));
+            let cuts = pieces.iter().scan(0, |at, len| {
+                *at += len;
+                Some(whole.slice(*at - len..*at))
+            });
+            let joined = Message::from_chunks(cuts);
+            assert!(joined.chunks().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK_MAX));
+            assert_eq!(joined, message);
         }
     }
 }
