@@ -1,0 +1,56 @@
+//! The mail queue: a durable spool behind one trait, and a pure scheduler.
+//!
+//! - A [`Spool`] keeps accepted mail. `Ok` from [`Spool::commit`] means that it survives a power cut.
+//!   [`MemorySpool`] is the one for tests and simulation; the embedded one is for production.
+//! - An [`Entry`] is what the queue knows about a message: envelope, progress of every recipient, lifetime.
+//!
+//! ```
+//! use std::time::Duration;
+//! use postwright_core::{Envelope, Mailbox, Message, SeededEntropy, Timestamp};
+//! use postwright_queue::contract::block_on;
+//! use postwright_queue::{Change, Entry, MemorySpool, Spool, SpoolId};
+//!
+//! let spool = MemorySpool::default();
+//! let now = Timestamp::from_secs(1_800_000_000);
+//! let id = SpoolId::new(now, &SeededEntropy::new(7)); // SystemEntropy in a real server
+//! let from: Mailbox = "ann@example.org".parse()?;
+//! let envelope = Envelope::new(from, ["bob@example.net".parse()?]);
+//! let body = Message::from_bytes(&b"Subject: hello\r\n\r\nHi!\r\n"[..]);
+//! let entry = Entry::new(id, envelope, body.len() as u64, now, Duration::from_secs(5 * 86_400));
+//!
+//! let claims = block_on(spool.commit(vec![Change::Put { entry, body }]))?; // durable: now say 250
+//! spool.crash();
+//! assert_eq!(block_on(spool.load(id))?.entry.envelope.recipients.len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What is not here: SMTP, routing, rate limits, composing notifications. The crate knows no runtime and no clock.
+//!
+//! # Limits
+//!
+//! | number | value | why |
+//! |---|---|---|
+//! | [`spool::PIECE_MAX`] | 256 KiB | a body is stored and read in pieces of this size |
+//! | [`codec::ENTRY_MAX`] | 32 MiB | a record that claims more is damaged |
+//! | [`entry::HISTORY_MAX`] | 16 | past attempts kept for each recipient |
+//! | [`spool::CONTROL_KEY_MAX`] | 512 | octets of a control's key |
+//! | [`spool::CONTROL_VALUE_MAX`] | 64 KiB | octets of a control's value |
+
+mod body;
+mod check;
+pub mod codec;
+pub mod contract;
+pub mod entry;
+mod error;
+mod id;
+mod memory;
+mod oneshot;
+pub mod spool;
+
+pub use entry::{Entry, Fate, PastAttempt, Progress};
+pub use error::{Damage, DamageReason, Fault, SpoolError};
+pub use id::{SpoolId, SpoolIdError};
+pub use memory::{InjectedFault, MemorySpool};
+pub use spool::{
+    Change, Claim, Claimed, Condition, Durability, Health, Item, Loaded, Page, Scan, Spool, SyncLevel, Want,
+};
