@@ -39,6 +39,8 @@ mod world;
 
 pub use address::{AddressError, Domain, Host, Mailbox, ReversePath};
 pub use dns::{Answer, DnsError, Found, MemoryZone, Name, Record, RecordKind, Resolver};
+#[cfg(feature = "hickory")]
+pub use dns::{HickoryConfig, HickoryError, HickoryResolver};
 #[cfg(feature = "system")]
 pub use entropy::SystemEntropy;
 pub use entropy::{Entropy, SeededEntropy};

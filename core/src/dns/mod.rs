@@ -1,4 +1,5 @@
-//! DNS: the seam [`Resolver`], its questions and answers, and [`MemoryZone`], DNS in memory.
+//! DNS: the seam [`Resolver`], its questions and answers; [`MemoryZone`], DNS in memory; behind the
+//! feature `hickory` the real one, `HickoryResolver`.
 //!
 //! Invariant: an [`Answer`] is an answer: "no such name" and "no such record" are values, and [`DnsError`] means
 //! that nobody knows. A caller that bounces mail on an error is wrong by construction.
@@ -7,6 +8,8 @@
 //!
 //! Not here: caching (the resolver's business), MX selection (smtp-client).
 
+#[cfg(feature = "hickory")]
+pub mod hickory;
 mod name;
 mod zone;
 mod zone_text;
@@ -14,6 +17,8 @@ mod zone_text;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+#[cfg(feature = "hickory")]
+pub use hickory::{HickoryConfig, HickoryError, HickoryResolver};
 pub use name::{Name, NameError};
 pub use zone::MemoryZone;
 pub use zone_text::ZoneError;

@@ -1,11 +1,16 @@
-//! Where a command's DNS answers come from (`--zone`), and `postwright lookup`.
+//! Where a command's DNS answers come from (`--zone`, `--resolver`, or else the system's servers), and
+//! `postwright lookup`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use postwright_core::{Found, MemoryZone, Name, Record, RecordKind, Resolver};
+use postwright_core::dns::hickory;
+use postwright_core::{
+    Found, HickoryConfig, HickoryResolver, MemoryZone, Name, Record, RecordKind, Resolver,
+};
 use serde_json::json;
 
 use super::{Failure, block_on, output};
@@ -16,13 +21,31 @@ pub(crate) struct DnsArgs {
     /// Answer from this zone file (RFC 1035 section 5) instead of the network.
     #[arg(long, value_name = "FILE")]
     zone: Option<PathBuf>,
+    /// Ask this DNS server instead of the system's: IP, IP:PORT or [IPv6]:PORT. May be repeated.
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "zone", value_parser = server)]
+    resolver: Vec<SocketAddr>,
+    /// Validate the answers by DNSSEC (RFC 4035), from the root's trust anchors down.
+    #[arg(long, conflicts_with = "zone")]
+    dnssec: bool,
+}
+
+fn server(text: &str) -> Result<SocketAddr, String> {
+    hickory::parse_server(text).ok_or_else(|| "not IP, IP:PORT or [IPv6]:PORT".to_owned())
 }
 
 impl DnsArgs {
     /// The resolver that the options ask for.
     pub(crate) fn resolver(&self) -> Result<Arc<dyn Resolver>, Failure> {
         let Some(path) = &self.zone else {
-            return Err(Failure::new("name a source of DNS answers: --zone FILE"));
+            let config = HickoryConfig {
+                servers: self.resolver.clone(),
+                validate: self.dnssec,
+                ..HickoryConfig::default()
+            };
+            let resolver = HickoryResolver::new(&config);
+            return Ok(Arc::new(
+                resolver.map_err(|error| Failure::new(format!("{error} (--resolver IP:PORT)")))?,
+            ));
         };
         let shown = path.display();
         let text =
