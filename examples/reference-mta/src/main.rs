@@ -7,7 +7,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::Parser;
-use commands::Command;
+use commands::{Command, Failure};
 
 /// The reference MTA and the command line of the Postwright crates.
 #[derive(Parser)]
@@ -17,13 +17,29 @@ struct Cli {
     command: Command,
 }
 
-#[expect(clippy::print_stderr, reason = "a command line reports its failure there")]
 fn main() -> ExitCode {
-    match Cli::parse().command.run() {
-        Ok(code) => code,
-        Err(failure) => {
-            eprintln!("postwright: {failure}");
-            ExitCode::from(2)
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => cli.command.run(),
+        // Help and version are asked for: they go to stdout and are no failure.
+        Err(shown) if !shown.use_stderr() => {
+            return if shown.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) };
         }
-    }
+        Err(wrong) => Err(Failure::new(gist(&wrong.to_string()))),
+    };
+    outcome.unwrap_or_else(|failure| {
+        complain(&failure);
+        ExitCode::from(2)
+    })
+}
+
+/// What is wrong, without the usage behind it.
+fn gist(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|mark| text.find(mark)).min();
+    text[..end.unwrap_or(text.len())].split_whitespace().collect::<Vec<_>>().join(" ") + "; see --help"
+}
+
+#[expect(clippy::print_stderr, reason = "a command line reports its failure there")]
+fn complain(failure: &Failure) {
+    eprintln!("postwright: {failure}");
 }
