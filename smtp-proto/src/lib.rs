@@ -7,6 +7,9 @@ pub mod server;
 mod tls;
 
 // The client's side, replies and SASL.
+pub mod client;
+pub mod ehlo;
+pub mod reply;
 
 pub use limits::Limits;
 pub use tls::TlsInfo;

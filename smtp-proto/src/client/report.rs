@@ -1,0 +1,123 @@
+//! What goes into a session and what comes out: [`Transaction`], [`Report`], [`CloseReason`].
+//!
+//! Invariant: a report has one status for each recipient of its transaction, in the envelope's order.
+//!
+//! Standards: RFC 3463 (the codes of our own findings); RFC 3461 5.3.1 (relayed).
+//!
+//! Not here: how a status is reached (job), what it means for the next attempt (queue, bounce).
+
+use std::fmt;
+
+use postwright_core::{
+    Cause, DeliveryStatus, EnhancedStatus, Envelope, Message, Phase, Remote, Reply, Timestamp,
+};
+
+/// One message and whom it goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Sender, recipients and options.
+    pub envelope: Envelope,
+    /// The message, header and body.
+    pub message: Message,
+}
+
+/// What became of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// One status for each recipient, in the envelope's order.
+    pub statuses: Vec<DeliveryStatus>,
+}
+
+impl Report {
+    /// The report of a transaction that met one fate as a whole, such as a host that cannot be reached.
+    pub fn same(status: &DeliveryStatus, recipients: usize) -> Report {
+        Report { statuses: vec![status.clone(); recipients] }
+    }
+
+    /// Whether every recipient was delivered or relayed.
+    pub fn is_success(&self) -> bool {
+        use postwright_core::Outcome;
+        self.statuses.iter().all(|status| matches!(status.outcome, Outcome::Delivered | Outcome::Relayed))
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// We said QUIT.
+    Quit,
+    /// The server refused to go on: a greeting or EHLO that is not positive, or 421 at any time.
+    Refused {
+        /// When.
+        phase: Phase,
+        /// With which words.
+        reply: Reply,
+    },
+    /// The server did not answer in time.
+    Timeout(Phase),
+    /// The connection ended.
+    ConnectionLost(Phase),
+    /// The server broke the protocol; what it did.
+    Protocol(Phase, Box<str>),
+    /// TLS was required and the server does not offer it, or refused STARTTLS.
+    TlsUnavailable(Box<str>),
+    /// The TLS handshake failed; why.
+    TlsFailed(Box<str>),
+    /// AUTH was asked for and did not succeed: no common mechanism, or refused.
+    Auth(Box<str>),
+}
+
+impl CloseReason {
+    /// The phase in which the session ended.
+    pub fn phase(&self) -> Phase {
+        match self {
+            CloseReason::Quit => Phase::Closing,
+            CloseReason::Refused { phase, .. }
+            | CloseReason::Timeout(phase)
+            | CloseReason::ConnectionLost(phase)
+            | CloseReason::Protocol(phase, _) => *phase,
+            CloseReason::TlsUnavailable(_) | CloseReason::TlsFailed(_) => Phase::StartTls,
+            CloseReason::Auth(_) => Phase::Auth,
+        }
+    }
+
+    /// What the end of the session means for a recipient that was not decided before.
+    ///
+    /// A reply of the server decides as it stands: 421 delays, a greeting of 554 fails (a caller with further hosts
+    /// tries those first). Everything else delays: 4.4.2 for a lost or silent connection, 4.5.0 for a broken
+    /// protocol, 4.7.4 and 4.7.5 for TLS, 4.7.8 for AUTH (wrong credentials are ours to mend, not the sender's).
+    pub fn status(&self, remote: Option<Remote>, at: Timestamp) -> DeliveryStatus {
+        let phase = self.phase();
+        let (subject, detail, cause) = match self {
+            CloseReason::Refused { reply, .. } => {
+                return DeliveryStatus::from_reply(reply.clone(), phase, remote, at);
+            }
+            CloseReason::Quit => (4, 2, Cause::ConnectionLost(phase)),
+            CloseReason::Timeout(_) => (4, 2, Cause::Timeout(phase)),
+            CloseReason::ConnectionLost(_) => (4, 2, Cause::ConnectionLost(phase)),
+            CloseReason::Protocol(_, what) => (5, 0, Cause::Protocol(phase, what.clone())),
+            CloseReason::TlsUnavailable(why) => (7, 4, Cause::Tls(why.clone())),
+            CloseReason::TlsFailed(why) => (7, 5, Cause::Tls(why.clone())),
+            CloseReason::Auth(why) => (7, 8, Cause::Policy(why.clone())),
+        };
+        let code = EnhancedStatus::new(4, subject, detail).unwrap_or(EnhancedStatus::known(4, 0, 0));
+        DeliveryStatus { remote, ..DeliveryStatus::local(code, cause, phase, at) }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::Quit => f.write_str("we quit"),
+            CloseReason::Refused { phase, reply } => write!(f, "refused in phase {phase}: {reply}"),
+            CloseReason::Timeout(phase) => write!(f, "time-out in phase {phase}"),
+            CloseReason::ConnectionLost(phase) => write!(f, "connection lost in phase {phase}"),
+            CloseReason::Protocol(phase, what) => write!(f, "protocol error in phase {phase}: {what}"),
+            CloseReason::TlsUnavailable(why) => write!(f, "no TLS: {why}"),
+            CloseReason::TlsFailed(why) => write!(f, "TLS failed: {why}"),
+            CloseReason::Auth(why) => write!(f, "AUTH: {why}"),
+        }
+    }
+}
