@@ -54,22 +54,30 @@
 
 mod calendar;
 mod cell;
+mod explain;
 mod limit;
 mod memory;
 mod path;
 mod permit;
 mod policy;
+mod providers;
 mod rate;
+#[cfg(feature = "rules")]
+mod rules;
 mod shaper;
 mod store;
 
 pub use calendar::{Day, DayError, Zone, ZoneError};
 pub use cell::Cell;
+pub use explain::{Explained, Explanation};
 pub use limit::{Bound, Dimension, Kind, Limit, Scope, ScopeError};
 pub use memory::MemoryTokenStore;
 pub use path::{Key, Path, Site};
 pub use permit::{Admission, Because, Later, Permit};
 pub use policy::{Applied, BoundError, Layer, Policy};
+pub use providers::{PROVIDERS, Provider};
 pub use rate::{PERIOD, Rate, RateError, RetryAt, Tat, gcra};
+#[cfg(feature = "rules")]
+pub use rules::{Rules, RulesError};
 pub use shaper::{Lane, Settings, Shaper};
 pub use store::{Ask, LIMITS_PER_PATH, Receipt, Refused, TokenStore};

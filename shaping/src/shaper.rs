@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use postwright_core::Timestamp;
 
+use crate::explain::Explanation;
 use crate::limit::{Bound, Kind, Limit};
 use crate::path::Path;
 use crate::permit::{Admission, Because, Later, Permit};
@@ -197,6 +198,13 @@ impl Shaper {
             *lane = self.lane(lane.path());
         }
         decide(&lane.0, ask, now)
+    }
+
+    /// All limits on a path, where they come from, and which of them can never bind.
+    pub fn explain(&self, path: &Path) -> Explanation {
+        let lane = self.lane_state(path);
+        let per_connection = [lane.messages_per_connection, lane.recipients_per_message];
+        Explanation::of(path.clone(), &lane.limits, per_connection)
     }
 
     /// A lane that no longer wants anything gives up its place in all queues at once.

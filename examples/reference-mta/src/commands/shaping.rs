@@ -1,0 +1,149 @@
+//! `postwright shaping explain`: which limits apply to a path, who set them, and which can never bind.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use postwright_core::Domain;
+use postwright_shaping::{Dimension, Explanation, MemoryTokenStore, Path, Rules, Shaper, Site};
+use serde_json::{Value, json};
+
+use super::{Failure, output};
+
+/// `postwright shaping ...`.
+#[derive(Args)]
+pub(crate) struct Shaping {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Lists the limits on a path.
+    Explain(Explain),
+    /// Reads a rules file and lists its errors.
+    Check {
+        /// The file.
+        rules: PathBuf,
+    },
+}
+
+/// The path, as far as it matters.
+#[derive(Args)]
+struct Explain {
+    /// The recipients' domain.
+    #[arg(long)]
+    domain: Domain,
+    /// The egress source.
+    #[arg(long)]
+    source: Option<String>,
+    /// The rules file; without it the built-in table alone.
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// A mail host of the domain; repeat it for each. The site and the provider follow from the hosts.
+    #[arg(long, value_name = "HOST")]
+    mx: Vec<Domain>,
+    /// The provider, if it is not to be found by the mail hosts.
+    #[arg(long)]
+    provider: Option<String>,
+    /// The pool.
+    #[arg(long)]
+    pool: Option<String>,
+    /// The tenant.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// The stream.
+    #[arg(long)]
+    stream: Option<String>,
+}
+
+impl Shaping {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        match self.what {
+            What::Explain(explain) => explain.run(),
+            What::Check { rules } => {
+                let text = std::fs::read_to_string(&rules)
+                    .map_err(|error| Failure::new(format!("{}: {error}", rules.display())))?;
+                let errors = Rules::parse(&text).err().unwrap_or_default();
+                let shown: Vec<Value> = errors
+                    .iter()
+                    .map(|error| {
+                        json!({
+                            "line": error.line,
+                            "key": error.key,
+                            "problem": error.problem,
+                            "nearest": error.nearest,
+                        })
+                    })
+                    .collect();
+                output::json(&json!({"valid": shown.is_empty(), "errors": shown}))?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// The rules in a file, or the built-in ones.
+fn load(file: Option<&std::path::Path>) -> Result<Rules, Failure> {
+    let text = match file {
+        None => String::new(),
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?,
+    };
+    let named = |errors: Vec<postwright_shaping::RulesError>| {
+        let file = file.map(|file| file.display().to_string()).unwrap_or_default();
+        let list: Vec<String> = errors.iter().map(|error| format!("{file}: {error}")).collect();
+        Failure::new(list.join("; "))
+    };
+    Rules::parse(&text).map_err(named)
+}
+
+impl Explain {
+    fn run(self) -> Result<ExitCode, Failure> {
+        let rules = load(self.rules.as_deref())?;
+        let found = rules.provider_of(&self.mx).map(str::to_owned);
+        let site = Site::of(&self.domain, &self.mx);
+        let path = Path {
+            source: self.source.as_deref().map(Into::into),
+            pool: self.pool.as_deref().map(Into::into),
+            tenant: self.tenant.as_deref().map(Into::into),
+            stream: self.stream.as_deref().map(Into::into),
+            domain: self.domain,
+            site,
+            provider: self.provider.or(found).map(Into::into),
+        };
+        let shaper = Shaper::new(rules.policy, Arc::new(MemoryTokenStore::new()));
+        output::json(&show(&shaper.explain(&path)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn show(explanation: &Explanation) -> Value {
+    let limits: Vec<Value> = explanation
+        .limits
+        .iter()
+        .map(|explained| {
+            let limit = &explained.limit;
+            json!({
+                "kind": limit.kind.name(),
+                "limit": limit.bound.to_string(),
+                "by": limit.scope.to_string(),
+                "set_by": &*limit.origin,
+                "key": limit.key.as_str(),
+                "can_bind": explained.idle_because_of.is_none(),
+                "never_binds_because_of": explained.idle_because_of,
+            })
+        })
+        .collect();
+    let path: serde_json::Map<String, Value> = Dimension::ALL
+        .into_iter()
+        .map(|dimension| (dimension.name().to_owned(), json!(explanation.path.value(dimension))))
+        .collect();
+    json!({
+        "path": path,
+        "limits": limits,
+        "messages_per_connection": explanation.messages_per_connection,
+        "recipients_per_message": explanation.recipients_per_message,
+    })
+}

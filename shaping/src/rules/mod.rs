@@ -1,0 +1,149 @@
+//! The rules file: TOML into a [`Policy`] (feature `rules`).
+//!
+//! Invariant: a file either becomes a policy in which every key had its meaning, or a list of all its errors,
+//! each with its line, its key and, for a misspelt key, the nearest valid one. No key is ignored.
+//!
+//! ```toml
+//! built-in = true                       # start from the table of providers (the default)
+//!
+//! [defaults]                            # by source+site
+//! messages = ["600/min", "20_000/h"]    # several hold at once
+//! bytes = "50MB/min burst 50MB"
+//! connections = "2/s"
+//! concurrency = 10
+//! messages-per-connection = 100
+//!
+//! [defaults.by."source"]                # one more limit, kept by another scope
+//! messages = "100_000/h"
+//!
+//! [provider.gmail]                      # by source+provider; replaces what the defaults say
+//! concurrency = 3
+//! messages = "unset"
+//!
+//! [domain."example.org"]
+//! messages = "500/calendar-day +01:00"
+//!
+//! [source."192.0.2.7".provider.gmail]   # both must hold
+//! messages = "20/min"
+//!
+//! [tenant.acme]                         # tenants, streams and pools come on top of the receivers' limits
+//! messages = "5000/h burst 100"
+//!
+//! [providers]                           # more providers, by the names of their mail hosts
+//! campus = ["mx.campus.example"]
+//! ```
+//!
+//! Not here: reading the file from a disk, the meaning of layers (`policy.rs`).
+
+mod walk;
+
+use std::fmt;
+
+use postwright_core::Domain;
+
+use crate::policy::Policy;
+use crate::providers::Provider;
+
+/// What a rules file says.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The limits.
+    pub policy: Policy,
+    /// Providers of the file's own: names and the suffixes of their mail hosts.
+    providers: Vec<(Box<str>, Vec<Domain>)>,
+}
+
+/// One error of a rules file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct RulesError {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The key with its tables, such as `provider.gmail.concurency`.
+    pub key: String,
+    /// What is wrong with it, and what to write.
+    pub problem: String,
+    /// The nearest key or name that would be valid here.
+    pub nearest: Option<String>,
+}
+
+impl fmt::Display for RulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: ", self.line)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.problem)?;
+        match &self.nearest {
+            Some(nearest) => write!(f, "; did you mean {nearest:?}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Rules {
+    /// Reads a rules file; all of its errors if there are any.
+    pub fn parse(text: &str) -> Result<Rules, Vec<RulesError>> {
+        walk::parse(text)
+    }
+
+    /// The provider of a set of mail hosts: one of the file's, or else one of the built-in table. All hosts must
+    /// be the same provider's.
+    pub fn provider_of(&self, hosts: &[Domain]) -> Option<&str> {
+        let own = |host: &Domain| {
+            let mut named = self.providers.iter();
+            named
+                .find(|(_, suffixes)| suffixes.iter().any(|suffix| host.is_within(suffix)))
+                .map(|(name, _)| &**name)
+        };
+        let any = |host: &Domain| own(host).or_else(|| Provider::of_host(host).map(|provider| provider.name));
+        let first = any(hosts.first()?)?;
+        hosts.iter().all(|host| any(host) == Some(first)).then_some(first)
+    }
+}
+
+/// The candidate that takes the fewest single-letter edits, if that is no more than two fifths of the word.
+pub(crate) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
+    let scored = candidates.map(|candidate| (edits(word, candidate), candidate));
+    let (score, best) = scored.min_by_key(|(score, _)| *score)?;
+    (score <= (word.chars().count() * 2 / 5).max(1)).then(|| best.to_owned())
+}
+
+/// The Levenshtein distance, row by row.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let cost = if from == *to { diagonal } else { 1 + diagonal.min(left).min(*cell) };
+            diagonal = std::mem::replace(cell, cost);
+            left = cost;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted_as_levenshtein_does() {
+        // Textbook pairs.
+        for (a, b, distance) in
+            [("kitten", "sitting", 3), ("flaw", "lawn", 2), ("", "abc", 3), ("abc", "abc", 0)]
+        {
+            assert_eq!(edits(a, b), distance, "{a} {b}");
+            assert_eq!(edits(b, a), distance, "{b} {a}");
+        }
+        assert_eq!(
+            nearest("concurency", ["messages", "concurrency"].into_iter()).as_deref(),
+            Some("concurrency")
+        );
+        assert_eq!(nearest("colour", ["messages", "concurrency"].into_iter()), None);
+    }
+}
