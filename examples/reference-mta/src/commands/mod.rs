@@ -5,6 +5,7 @@
 
 mod dns;
 mod output;
+mod shaping;
 mod spf;
 
 use std::fmt;
@@ -16,6 +17,8 @@ use clap::Subcommand;
 pub(crate) enum Command {
     /// Looks up DNS records as the crates see them, from a zone file or a real server.
     Lookup(dns::Lookup),
+    /// Explains the limits on what is sent.
+    Shaping(shaping::Shaping),
     /// Checks SPF, as a receiving server does.
     Spf(spf::Spf),
 }
@@ -24,6 +27,7 @@ impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Command::Lookup(command) => command.run(),
+            Command::Shaping(command) => command.run(),
             Command::Spf(command) => command.run(),
         }
     }
