@@ -19,6 +19,8 @@ pub struct Limits {
     pub spf_explanation: usize,
     /// Steps that an SPF trace keeps: 1000.
     pub spf_trace_steps: usize,
+    /// Author domains of one message that DMARC looks at; a message with more is a permerror: 4 (RFC 9989 11.5).
+    pub dmarc_authors: usize,
 }
 
 impl Default for Limits {
@@ -30,6 +32,7 @@ impl Default for Limits {
             spf_ptr_names: 10,
             spf_explanation: 1024,
             spf_trace_steps: 1000,
+            dmarc_authors: 4,
         }
     }
 }

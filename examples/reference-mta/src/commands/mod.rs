@@ -3,6 +3,7 @@
 //! The rules that all share: results go to stdout (JSON where the command says so), one line about bad input
 //! goes to stderr with exit code 2, and a verdict is never an error.
 
+mod dmarc;
 mod dns;
 mod output;
 mod shaping;
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Lookup(dns::Lookup),
     /// Explains the limits on what is sent.
     Shaping(shaping::Shaping),
+    /// Evaluates DMARC, as a receiving server does.
+    Dmarc(dmarc::Dmarc),
     /// Checks SPF, as a receiving server does.
     Spf(spf::Spf),
 }
@@ -28,6 +31,7 @@ impl Command {
         match self {
             Command::Lookup(command) => command.run(),
             Command::Shaping(command) => command.run(),
+            Command::Dmarc(command) => command.run(),
             Command::Spf(command) => command.run(),
         }
     }
