@@ -14,7 +14,7 @@ const CHECKSUM_LEN: usize = 4;
 
 /// The records of a body; an empty body has none.
 pub(crate) fn pack(body: &Message) -> Vec<Bytes> {
-    let mut records = Vec::with_capacity(body.len().div_ceil(PIECE_MAX));
+    let mut records = Vec::with_capacity(pieces(body.len() as u64));
     let mut left = body.len();
     let mut open = BytesMut::new();
     for chunk in body.chunks() {
@@ -36,6 +36,11 @@ pub(crate) fn pack(body: &Message) -> Vec<Bytes> {
         records.push(seal(open));
     }
     records
+}
+
+/// How many records a body of so many octets has.
+pub(crate) fn pieces(size: u64) -> usize {
+    usize::try_from(size.div_ceil(PIECE_MAX as u64)).unwrap_or(usize::MAX)
 }
 
 fn seal(mut piece: BytesMut) -> Bytes {

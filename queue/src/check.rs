@@ -47,6 +47,13 @@ pub(crate) fn changes(changes: &[Change]) -> Result<(), SpoolError> {
     Ok(())
 }
 
+/// Whether changes bring new mail. A notification that settles its original does not count: together they make
+/// room in the end, so a full spool takes them.
+pub(crate) fn accepts(changes: &[Change]) -> bool {
+    let settles = |change: &Change| matches!(change, Change::Remove { .. } | Change::Update { .. });
+    changes.iter().any(|change| matches!(change, Change::Put { .. })) && !changes.iter().any(settles)
+}
+
 fn shape(entry: &Entry) -> Result<(), SpoolError> {
     if entry.progress.len() != entry.envelope.recipients.len() {
         return Err(SpoolError::Invalid("an entry has one progress for each recipient"));

@@ -40,6 +40,8 @@ mod body;
 mod check;
 pub mod codec;
 pub mod contract;
+#[cfg(feature = "embedded")]
+mod embedded;
 pub mod entry;
 mod error;
 mod id;
@@ -47,6 +49,8 @@ mod memory;
 mod oneshot;
 pub mod spool;
 
+#[cfg(feature = "embedded")]
+pub use embedded::{EmbeddedOptions, EmbeddedSpool};
 pub use entry::{Entry, Fate, PastAttempt, Progress};
 pub use error::{Damage, DamageReason, Fault, SpoolError};
 pub use id::{SpoolId, SpoolIdError};

@@ -317,11 +317,9 @@ impl Inner {
 
     fn commit(&mut self, changes: Vec<Change>, sync: SyncLevel) -> Result<Committed, SpoolError> {
         self.open()?;
-        let accepts = changes.iter().any(|change| matches!(change, Change::Put { .. }));
-        let settles =
-            changes.iter().any(|change| matches!(change, Change::Remove { .. } | Change::Update { .. }));
+        let accepts = check::accepts(&changes);
         let Valid { ops, claims, released } = self.validate(changes)?;
-        match self.strike(accepts && !settles) {
+        match self.strike(accepts) {
             None | Some(InjectedFault::Unavailable) => {}
             Some(InjectedFault::Full) => return Err(SpoolError::Full { free: 0, min: 1 }),
             Some(InjectedFault::Write { .. }) => {
