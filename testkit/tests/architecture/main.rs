@@ -1,0 +1,214 @@
+//! The house's plan as a test: who imports whom, how long files get, what every crate has in common.
+//!
+//! Invariant: a new crate, a new arrow or a long file fails here until `rules.rs` says that it is meant. The
+//! checker is itself shown manifests and files that are wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod check;
+mod rules;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use check::Manifest;
+use postwright_testkit::workspace_root;
+use rules::{BANNED, LINES_MAX, LONGER, RULES};
+use toml::{Table, Value};
+
+fn root_manifest() -> Table {
+    std::fs::read_to_string(workspace_root().join("Cargo.toml")).unwrap().parse().unwrap()
+}
+
+fn shared_dependencies() -> Table {
+    root_manifest()["workspace"]["dependencies"].as_table().unwrap().clone()
+}
+
+fn members() -> Vec<PathBuf> {
+    let manifest = root_manifest();
+    let members = manifest["workspace"]["members"].as_array().unwrap();
+    members.iter().map(|member| workspace_root().join(member.as_str().unwrap())).collect()
+}
+
+fn assert_none(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_manifest_keeps_to_the_plan() {
+    let shared = shared_dependencies();
+    let mut faults = Vec::new();
+    for folder in members() {
+        let text = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        faults.extend(check::manifest(&Manifest::parse(&text, &shared).unwrap()));
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn the_workspace_forbids_what_it_promises_to_forbid() {
+    let manifest = root_manifest();
+    let lints = &manifest["workspace"]["lints"];
+    assert_eq!(lints["rust"]["unsafe_code"].as_str(), Some("forbid"));
+    assert_eq!(lints["rust"]["missing_docs"].as_str(), Some("warn"));
+    for lint in ["unwrap_used", "disallowed_methods", "print_stdout", "todo", "dbg_macro"] {
+        assert_eq!(lints["clippy"][lint].as_str(), Some("warn"), "{lint}; CI turns warnings into errors");
+    }
+    let lto = manifest["profile"]["release"].get("lto");
+    assert_ne!(lto.and_then(Value::as_str), Some("fat"), "the first build must stay bearable");
+}
+
+#[test]
+fn every_source_file_is_short_and_says_what_it_is() {
+    let root = workspace_root();
+    let mut faults = Vec::new();
+    for path in files(&root).iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs")) {
+        let shown = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        let longer = LONGER.iter().find(|(path, _, _)| *path == shown);
+        let text = std::fs::read_to_string(path).unwrap();
+        faults.extend(check::source(&shown, &text, longer.map_or(LINES_MAX, |(_, lines, _)| *lines)));
+    }
+    let gone = LONGER.iter().filter(|(path, _, _)| !root.join(path).exists());
+    faults.extend(gone.map(|(path, _, _)| format!("{path} is in rules.rs and nowhere else")));
+    assert_none(&faults);
+}
+
+#[test]
+fn no_file_names_somebodys_machine() {
+    let root = workspace_root();
+    let mut faults = Vec::new();
+    for path in files(&root) {
+        // Cargo writes the registry's address into the lock file.
+        if path.ends_with("Cargo.lock") {
+            continue;
+        }
+        if let Ok(text) = std::fs::read_to_string(&path) {
+            faults.extend(check::words(&path.strip_prefix(&root).unwrap().to_string_lossy(), &text));
+        }
+    }
+    assert_none(&faults);
+}
+
+/// Every file of the project, build output and hidden folders (but for CI's) left out.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            let hidden = name.starts_with('.') && name != ".ci";
+            if entry.file_type().unwrap().is_dir() {
+                if !hidden && name != "target" && name != "corpus" {
+                    folders.push(path);
+                }
+            } else if name != ".git" {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 50, "the project was not found");
+    found
+}
+
+/// The names and versions in a crate's dependency tree.
+fn tree(arguments: &[&str]) -> BTreeSet<String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace_root()).args(["tree", "--offline", "-e", "normal", "--prefix", "none"]);
+    let output = cargo.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    // "name v1.2.3 (path or proc-macro) (*)"
+    let names = text.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn engines_bring_few_packages() {
+    let shared = shared_dependencies();
+    let present: BTreeSet<String> = members()
+        .iter()
+        .map(|folder| std::fs::read_to_string(folder.join("Cargo.toml")).unwrap())
+        .map(|text| Manifest::parse(&text, &shared).unwrap().package)
+        .collect();
+    for rule in RULES.iter().filter(|rule| present.contains(rule.package)) {
+        let Some(budget) = rule.budget else { continue };
+        let packages = tree(&["--no-default-features", "-p", rule.package]);
+        assert!(packages.len() <= budget, "{}: {} of {budget}: {packages:?}", rule.package, packages.len());
+    }
+}
+
+#[test]
+fn nothing_brings_a_second_provider_of_cryptography() {
+    let packages = tree(&["--workspace", "--all-features"]);
+    let names = packages.iter().filter_map(|package| package.split(' ').next());
+    let banned: Vec<&str> = names.filter(|name| BANNED.contains(name)).collect();
+    assert!(banned.is_empty(), "{banned:?}; `cargo tree -i NAME` says who brings it");
+}
+
+// The checker itself, shown what is wrong.
+
+fn faults_of(text: &str) -> Vec<String> {
+    check::manifest(&Manifest::parse(text, &shared_dependencies()).unwrap())
+}
+
+const LINTS: &str = "[lints]\nworkspace = true\n";
+
+#[test]
+fn a_good_manifest_has_no_faults() {
+    let good = format!(
+        "[package]\nname = \"postwright-dkim\"\n[dependencies]\npostwright-core.workspace = true\nring.workspace = true\n\
+         [dev-dependencies]\npostwright-testkit.workspace = true\ntokio = {{ workspace = true, features = [\"test-util\"] }}\n{LINTS}"
+    );
+    assert_none(&faults_of(&good));
+}
+
+#[test]
+fn wrong_manifests_are_found_out() {
+    for (package, section, says) in [
+        ("postwright-dkim", "[dependencies]\npostwright-spf-dmarc.workspace = true", "must not import"),
+        ("postwright-dkim", "[build-dependencies]\npostwright-queue = \"1\"", "must not import"),
+        ("postwright-dkim", "[target.'cfg(unix)'.dependencies]\npostwright = \"1\"", "must not import"),
+        (
+            "postwright-dkim",
+            "[dependencies]\nq = { package = \"postwright-queue\", version = \"1\" }",
+            "must not import",
+        ),
+        ("postwright-dkim", "[dev-dependencies]\npostwright-smtp-proto = \"1\"", "must not import"),
+        ("postwright-smtp-server", "[dependencies]\npostwright-smtp-client = \"1\"", "must not import"),
+        ("postwright-core", "[dependencies]\npostwright-testkit = \"1\"", "must not import"),
+        (
+            "postwright-smtp-proto",
+            "[dependencies]\ntokio = { workspace = true, optional = true }",
+            "must do without",
+        ),
+        ("postwright-queue", "[dependencies]\ntokio.workspace = true", "behind a feature only"),
+        (
+            "postwright",
+            "[dependencies]\ntokio = { workspace = true, features = [\"test-util\"] }",
+            "test-util",
+        ),
+        ("postwright-fresh", "", "no rule"),
+    ] {
+        let text = format!("[package]\nname = \"{package}\"\n{section}\n{LINTS}");
+        let faults = faults_of(&text);
+        assert!(faults.iter().any(|fault| fault.contains(says)), "{text}\n{faults:?}");
+    }
+    let bare = faults_of("[package]\nname = \"postwright-dkim\"\n");
+    assert!(bare.iter().any(|fault| fault.contains("lints")), "{bare:?}");
+    let published = faults_of(&format!("[package]\nname = \"xtask\"\n{LINTS}"));
+    assert!(published.iter().any(|fault| fault.contains("publish")), "{published:?}");
+}
+
+#[test]
+fn wrong_files_are_found_out() {
+    assert_none(&check::source("a.rs", "//! What it is.\n", 3));
+    assert_eq!(check::source("a.rs", "//! What it is.\n\n\n\n", 3).len(), 1);
+    assert_eq!(check::source("a.rs", "use std::fs;\n", 3).len(), 1);
+    assert_eq!(check::source("a.rs", "//! Short again.\n", LINES_MAX + 100).len(), 1);
+    let path = ["", "wo", "rk", "x"].concat();
+    assert_none(&check::words("a.md", &path));
+    assert_eq!(check::words("a.md", &["/wo", "rk/x"].concat()).len(), 1);
+}
