@@ -4,6 +4,7 @@
 //! goes to stderr with exit code 2, and a verdict is never an error.
 
 mod dmarc;
+mod dkim;
 mod dns;
 mod output;
 mod shaping;
@@ -16,6 +17,8 @@ use clap::Subcommand;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Verifies and makes DKIM signatures, and makes keys.
+    Dkim(dkim::Dkim),
     /// Looks up DNS records as the crates see them, from a zone file or a real server.
     Lookup(dns::Lookup),
     /// Explains the limits on what is sent.
@@ -29,6 +32,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Command::Dkim(command) => command.run(),
             Command::Lookup(command) => command.run(),
             Command::Shaping(command) => command.run(),
             Command::Dmarc(command) => command.run(),

@@ -1,0 +1,59 @@
+//! What the tests of this crate share: running look-ups to their end, and zones of keys.
+
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::path::Path;
+use std::task::{Context, Poll, Waker};
+
+use postwright_core::{MemoryZone, Message, Record, Resolver, Timestamp};
+use postwright_dkim::{DkimResult, Verifier};
+
+/// Runs a future that only waits for memory zones.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..1000 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return value;
+        }
+    }
+    panic!("a memory zone answers at once");
+}
+
+/// 2026-11-21: behind all signing times of the suites.
+pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_795_228_800);
+
+pub(crate) fn verify_at(
+    verifier: &Verifier,
+    message: &[u8],
+    zone: &dyn Resolver,
+    now: Timestamp,
+) -> Vec<DkimResult> {
+    block_on(verifier.verify(&Message::from_bytes(message.to_vec()), zone, now))
+}
+
+pub(crate) fn verify(verifier: &Verifier, message: &[u8], zone: &dyn Resolver) -> Vec<DkimResult> {
+    verify_at(verifier, message, zone, NOW)
+}
+
+/// A zone with one key record.
+pub(crate) fn zone(name: &str, text: impl AsRef<[u8]>) -> MemoryZone {
+    let zone = MemoryZone::new();
+    zone.insert(name.parse().unwrap(), Record::txt(text));
+    zone
+}
+
+/// Line ends as SMTP sends them.
+pub(crate) fn crlf(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 64);
+    for (at, octet) in text.iter().enumerate() {
+        if *octet == b'\n' && (at == 0 || text[at - 1] != b'\r') {
+            out.push(b'\r');
+        }
+        out.push(*octet);
+    }
+    out
+}
+
+pub(crate) fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
