@@ -1,5 +1,8 @@
 //! SPF, DMARC, Authentication-Results and their reports: verdicts as values.
+pub mod auth_results;
 pub mod dmarc;
+pub mod header;
+pub mod iprev;
 mod limits;
 pub mod spf;
 

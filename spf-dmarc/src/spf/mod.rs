@@ -9,6 +9,7 @@
 
 mod check;
 mod macros;
+mod received;
 mod record;
 mod trace;
 
