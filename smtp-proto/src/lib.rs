@@ -2,7 +2,9 @@
 
 // The server's side and the grammar.
 pub mod command;
+pub mod data;
 pub mod limits;
+pub mod line;
 pub mod server;
 mod tls;
 
