@@ -3,8 +3,9 @@
 //! The rules that all share: results go to stdout (JSON where the command says so), one line about bad input
 //! goes to stderr with exit code 2, and a verdict is never an error.
 
-mod dmarc;
+mod auth;
 mod dkim;
+mod dmarc;
 mod dns;
 mod output;
 mod shaping;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Lookup(dns::Lookup),
     /// Explains the limits on what is sent.
     Shaping(shaping::Shaping),
+    /// Checks everything about a message, as a receiving server does.
+    Auth(auth::Auth),
     /// Evaluates DMARC, as a receiving server does.
     Dmarc(dmarc::Dmarc),
     /// Checks SPF, as a receiving server does.
@@ -35,6 +38,7 @@ impl Command {
             Command::Dkim(command) => command.run(),
             Command::Lookup(command) => command.run(),
             Command::Shaping(command) => command.run(),
+            Command::Auth(command) => command.run(),
             Command::Dmarc(command) => command.run(),
             Command::Spf(command) => command.run(),
         }
