@@ -94,7 +94,7 @@ fn packages() -> Result<Vec<String>, String> {
 
 fn doc() -> Outcome {
     let mut doc = cargo();
-    doc.args(["doc", "--workspace", "--all-features", "--no-deps", "--quiet"])
+    doc.args(["doc", "--workspace", "--all-features", "--no-deps", "--quiet", "--keep-going"])
         .env("RUSTDOCFLAGS", "-D warnings");
     shown(&mut doc)
 }

@@ -1,4 +1,4 @@
-//! The contract of [`Spool`](crate::Spool) as a test that runs on any spool.
+//! The contract of [`Spool`] as a test that runs on any spool.
 //!
 //! Whoever writes a spool implements [`Subject`] and calls [`check`] from a test. It panics with a sentence when
 //! the spool breaks a promise. It is the same body that the spools of this crate are tested with.
