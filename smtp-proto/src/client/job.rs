@@ -109,6 +109,11 @@ impl Job {
         self.round.message.as_ref().is_some_and(|sending| sending.encoder.may_be_complete())
     }
 
+    /// The end of the message was not written after all; true if the message had been begun.
+    pub(super) fn take_back_end(&mut self) -> bool {
+        self.round.message.take().is_some()
+    }
+
     /// Whether the whole message was written.
     fn is_written(&self) -> bool {
         self.round.message.as_ref().is_some_and(|sending| sending.encoder.is_done())

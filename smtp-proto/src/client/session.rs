@@ -165,13 +165,6 @@ impl Session {
         }
     }
 
-    /// The same on a connection that has TLS from the start (RFC 8314 3.3).
-    #[must_use]
-    pub fn over_tls(mut self, tls: TlsInfo) -> Session {
-        self.set_tls(tls);
-        self
-    }
-
     /// What the server offers: nothing before its reply to EHLO, and nothing after HELO.
     pub fn capabilities(&self) -> &Capabilities {
         &self.offer
@@ -277,14 +270,18 @@ impl Session {
         }
     }
 
-    /// The handshake that [`Step::StartTls`] asked for succeeded.
+    /// The handshake that [`Step::StartTls`] asked for succeeded; or, before the greeting, the connection has TLS
+    /// from its start (RFC 8314 3.3). At any other time it changes nothing.
     pub fn handle_tls(&mut self, tls: TlsInfo, now: Instant) {
-        self.now = now;
-        self.progress = now;
+        let implicit = self.expected.front() == Some(&Expect::Greeting) && self.tls.is_none();
+        if implicit || self.state == State::Handshake {
+            self.now = now;
+            self.progress = now;
+            self.set_tls(tls);
+        }
         if self.state != State::Handshake {
             return;
         }
-        self.set_tls(tls);
         self.state = State::Opening;
         // RFC 3207 4.2: everything learned in clear is forgotten.
         self.offer = Capabilities::default();
@@ -295,6 +292,20 @@ impl Session {
     pub fn handle_tls_failed(&mut self, why: &str, now: Instant) {
         self.now = now;
         self.close(CloseReason::TlsFailed(why.into()));
+    }
+
+    /// Octets that were reported as written could not be passed on: the connection broke, or the peer took nothing
+    /// for as long as the [`Step::Write`] allowed (`timed_out`).
+    ///
+    /// Since the end of a message is the last thing written, the peer cannot hold the whole message then.
+    pub fn handle_write_failed(&mut self, timed_out: bool, now: Instant) {
+        self.now = now;
+        let in_message = self.job.as_mut().is_some_and(super::job::Job::take_back_end);
+        let phase = if in_message { Phase::Body } else { self.phase() };
+        self.close(match timed_out {
+            true => CloseReason::Timeout(phase),
+            false => CloseReason::ConnectionLost(phase),
+        });
     }
 
     /// The peer closed the connection, or it broke.

@@ -1,0 +1,147 @@
+//! The client: one message to the hosts of a route, in order, until each recipient has a fate.
+//!
+//! Invariant: another host is tried only while nothing was decided: after the first reply to MAIL the session's
+//! report stands, and a message that may have been taken is never sent a second time by us.
+//!
+//! Standards: RFC 5321 5.1 (try the next address), RFC 3207 4 (a failed handshake).
+//!
+//! Not here: where the hosts come from (route), reuse of connections (pool), when to try again (queue).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use postwright_core::{Cause, Clock, DeliveryStatus, Diagnostic, EnhancedStatus, Outcome, Phase};
+use postwright_smtp_proto::client::{Report, Transaction};
+
+use crate::connect::{Connector, Target, TcpConnector};
+use crate::connection::{ConnectError, Connection, Options};
+use crate::route::MailHost;
+use crate::tls::{TlsClient, TlsSetupError, Trust};
+
+/// Opens connections and sends messages. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    connector: Arc<dyn Connector>,
+    tls: TlsClient,
+    clock: Arc<dyn Clock>,
+}
+
+impl Client {
+    /// A client over TCP that believes `trust`.
+    ///
+    /// # Errors
+    /// A given root certificate cannot be read.
+    pub fn new(trust: &Trust, clock: Arc<dyn Clock>) -> Result<Client, TlsSetupError> {
+        let tls = TlsClient::new(trust, clock.clone())?;
+        Ok(Client { connector: Arc::new(TcpConnector), tls, clock })
+    }
+
+    /// The same with another way to open connections.
+    #[must_use]
+    pub fn with_connector(self, connector: Arc<dyn Connector>) -> Client {
+        Client { connector, ..self }
+    }
+
+    /// Opens a session with one server.
+    ///
+    /// # Errors
+    /// There is no session; [`ConnectError::status`] says what that means for the recipients.
+    pub async fn connect(&self, target: &Target, options: &Options) -> Result<Connection, Box<ConnectError>> {
+        Connection::open(&*self.connector, &self.tls, &self.clock, target, options).await
+    }
+
+    /// Sends one message to the first of `targets` that takes part, and says QUIT.
+    ///
+    /// A server that cannot be reached, greets with a refusal, fails in TLS, or ends the session or delays everything
+    /// before the message was sent is passed over for the next one. If none takes part, the report has what the
+    /// first server said that delays; only if all refuse for good does the message fail.
+    pub async fn deliver(&self, targets: &[Target], options: &Options, transaction: Transaction) -> Report {
+        let (report, connection) = self.deliver_keeping(targets, options, transaction).await;
+        if let Some(connection) = connection {
+            connection.quit().await;
+        }
+        report
+    }
+
+    /// As [`Client::deliver`], and hands back the connection if it can be used again.
+    pub async fn deliver_keeping(
+        &self,
+        targets: &[Target],
+        options: &Options,
+        transaction: Transaction,
+    ) -> (Report, Option<Connection>) {
+        let recipients = transaction.envelope.recipients.len();
+        let mut best: Option<Report> = None;
+        for target in targets {
+            let report = match self.connect(target, options).await {
+                Err(error) => Report::same(&error.status, recipients),
+                Ok(mut connection) => {
+                    let report = connection.deliver(transaction.clone()).await;
+                    if !is_open_question(&report) {
+                        return (report, connection.is_open().then_some(connection));
+                    }
+                    if connection.is_open() {
+                        connection.quit().await;
+                    }
+                    report
+                }
+            };
+            best = match best {
+                Some(best) if !has_failed(&best) || has_failed(&report) => Some(best),
+                _ => Some(report),
+            };
+        }
+        (best.unwrap_or_else(|| self.nowhere(recipients)), None)
+    }
+
+    fn nowhere(&self, recipients: usize) -> Report {
+        let status = EnhancedStatus::known(4, 4, 1);
+        let status = DeliveryStatus::local(status, Cause::Unreachable, Phase::Connect, self.clock.now());
+        Report::same(&status, recipients)
+    }
+}
+
+/// Whether nothing was decided, so that another server may be asked: everyone is delayed, by the end of the session
+/// or by the reply to MAIL, and the message was not sent.
+fn is_open_question(report: &Report) -> bool {
+    report.statuses.iter().all(|status| {
+        status.outcome == Outcome::Delayed
+            && status.phase < Phase::Body
+            && (status.phase <= Phase::Mail || is_end_of_session(status))
+    })
+}
+
+/// Whether the session ended before anything was decided: on a connection that was idle, a matter of its age.
+pub(crate) fn is_lost(report: &Report) -> bool {
+    report.statuses.iter().all(|status| {
+        status.outcome == Outcome::Delayed && status.phase < Phase::Body && is_end_of_session(status)
+    })
+}
+
+fn is_end_of_session(status: &DeliveryStatus) -> bool {
+    match &status.diagnostic {
+        Diagnostic::Smtp(reply) => reply.code().get() == 421,
+        Diagnostic::Local(cause) => matches!(cause, Cause::ConnectionLost(_) | Cause::Timeout(_)),
+    }
+}
+
+fn has_failed(report: &Report) -> bool {
+    report.statuses.iter().any(|status| status.outcome == Outcome::Failed)
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+/// The addresses of a route's hosts, in order, with the port.
+pub fn targets(hosts: &[MailHost], port: u16) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for host in hosts {
+        for ip in &host.addresses {
+            targets.push(Target { host: host.name.clone(), address: SocketAddr::new(*ip, port) });
+        }
+    }
+    targets
+}

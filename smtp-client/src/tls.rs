@@ -1,0 +1,234 @@
+//! TLS for the client: whom to trust, what is demanded of a certificate, and what was found out about it.
+//!
+//! Invariant: the cryptography provider is ring, named here and never a process-wide default. What is recorded as
+//! verified was verified: with [`Demand::Nothing`] the certificate is checked all the same, and the result is
+//! recorded instead of enforced. Sessions are not resumed, so that every connection shows its certificate.
+//!
+//! Standards: RFC 3207 4.1, RFC 7435 (opportunistic security), RFC 9525 (names), RFC 8461 4.1.
+//!
+//! Not here: which demand applies to a destination (policy).
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use postwright_core::{Clock, Host};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+/// Whose certificates are believed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Trust {
+    /// The certification authorities of Mozilla's programme, compiled in.
+    #[cfg(feature = "webpki-roots")]
+    Web,
+    /// These authorities only; none at all is possible, and then nothing is ever verified.
+    Roots(Vec<CertificateDer<'static>>),
+}
+
+/// Why no TLS client can be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsSetupError {
+    /// A root certificate cannot be read; the caller's configuration is at fault.
+    #[error("root certificate {index} (counted from 0) cannot be read: {why}")]
+    Root {
+        /// Which of the given roots.
+        index: usize,
+        /// What is wrong with it.
+        why: rustls::Error,
+    },
+}
+
+/// What a server's certificate must be for a session to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Demand {
+    /// Anything: encryption against those who only listen (RFC 7435).
+    #[default]
+    Nothing,
+    /// Issued under a trusted root, for one of these names, and not expired. Without names: for the host's own.
+    Valid {
+        /// Acceptable names instead of the host's own.
+        names: Vec<Box<str>>,
+    },
+}
+
+/// Builds TLS sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct TlsClient {
+    provider: Arc<CryptoProvider>,
+    time: Arc<dyn TimeProvider>,
+    /// `None` if there are no roots, so that nothing can be verified.
+    roots: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl TlsClient {
+    /// A client that believes `trust` and reads the time from `clock`.
+    ///
+    /// # Errors
+    /// A given root cannot be read.
+    pub fn new(trust: &Trust, clock: Arc<dyn Clock>) -> Result<TlsClient, TlsSetupError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut store = RootCertStore::empty();
+        match trust {
+            #[cfg(feature = "webpki-roots")]
+            Trust::Web => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Trust::Roots(roots) => {
+                for (index, root) in roots.iter().enumerate() {
+                    store.add(root.clone()).map_err(|why| TlsSetupError::Root { index, why })?;
+                }
+            }
+        }
+        // The builder fails only for an empty store, which here means that nothing can be verified.
+        let roots =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build().ok();
+        Ok(TlsClient { provider, time: Arc::new(ClockTime(clock)), roots })
+    }
+
+    /// A configuration for one connection, and where the verdict on the certificate will be found.
+    pub(crate) fn session(
+        &self,
+        demand: &Demand,
+    ) -> Result<(Arc<ClientConfig>, Arc<Verdict>), rustls::Error> {
+        let verdict = Arc::new(Verdict::default());
+        let verifier = Verifier {
+            provider: self.provider.clone(),
+            roots: self.roots.clone(),
+            demand: demand.clone(),
+            verdict: verdict.clone(),
+        };
+        let mut config = ClientConfig::builder_with_details(self.provider.clone(), self.time.clone())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Ok((Arc::new(config), verdict))
+    }
+}
+
+impl fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsClient").field("can_verify", &self.roots.is_some()).finish()
+    }
+}
+
+/// The name that a certificate is checked against and that is sent as SNI.
+pub(crate) fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned()).ok(),
+        Host::Literal(ip) => Some(ServerName::IpAddress((*ip).into())),
+    }
+}
+
+/// What came of checking the certificate: written once, during the handshake.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    result: OnceLock<Result<(), rustls::Error>>,
+}
+
+impl Verdict {
+    /// Whether the certificate was verified.
+    pub(crate) fn is_verified(&self) -> bool {
+        matches!(self.result.get(), Some(Ok(())))
+    }
+}
+
+/// rustls's time, taken from our clock.
+struct ClockTime(Arc<dyn Clock>);
+
+impl TimeProvider for ClockTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(std::time::Duration::from_millis(self.0.now().millis())))
+    }
+}
+
+impl fmt::Debug for ClockTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClockTime")
+    }
+}
+
+/// Checks a certificate, records the result, and enforces it if that is demanded.
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    roots: Option<Arc<WebPkiServerVerifier>>,
+    demand: Demand,
+    verdict: Arc<Verdict>,
+}
+
+impl Verifier {
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        host: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let roots = self.roots.as_ref().ok_or_else(|| rustls::Error::General("there are no roots".into()))?;
+        let check =
+            |name: &ServerName<'_>| roots.verify_server_cert(certificate, others, name, &[], now).map(drop);
+        match &self.demand {
+            Demand::Valid { names } if !names.is_empty() => {
+                let mut result = Err(rustls::CertificateError::NotValidForName.into());
+                for name in names {
+                    let name = ServerName::try_from(&**name)
+                        .map_err(|_| rustls::Error::General(format!("{name:?} is no host name")))?;
+                    result = check(&name);
+                    if result.is_ok() {
+                        break;
+                    }
+                }
+                result
+            }
+            Demand::Valid { .. } | Demand::Nothing => check(host),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let result = self.check(end_entity, intermediates, server_name, now);
+        let enforced = if self.demand == Demand::Nothing { Ok(()) } else { result.clone() };
+        // A second handshake on the same configuration does not happen: each connection has its own.
+        let _ = self.verdict.result.set(result);
+        enforced.map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

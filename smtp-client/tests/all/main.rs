@@ -1,0 +1,8 @@
+//! The tests of the crate's public face, in one program so that it links once.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod delivery;
+mod peer;
+mod pool;
+mod route;
