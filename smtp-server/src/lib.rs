@@ -1,0 +1,59 @@
+//! An SMTP and LMTP server for tokio.
+//!
+//! The protocol is the sans-IO session of [`postwright_smtp_proto`]; this crate gives it sockets, TLS, time and
+//! many connections, and asks your [`Handler`] at every decision. You write two methods, because there is no safe
+//! default for them: who may be written to ([`Handler::rcpt`]), and taking the message ([`Handler::message`]).
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use postwright_core::{Envelope, Mailbox, Message, Recipient, Refusal, SystemClock};
+//! use postwright_smtp_server::{Accepted, Handler, Server, ServerConfig, Session};
+//!
+//! struct Print;
+//!
+//! impl Handler for Print {
+//!     async fn rcpt(&mut self, _: &Session, recipient: &Recipient, _: &Envelope) -> Result<(), Refusal> {
+//!         println!("for {}", recipient.mailbox);
+//!         Ok(())
+//!     }
+//!
+//!     async fn message(&mut self, _: &Session, envelope: &Envelope, message: Message) -> Result<Accepted, Refusal> {
+//!         println!("{} octets from {}", message.len(), envelope.reverse_path);
+//!         Ok(Accepted::with_text("printed"))
+//!     }
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = ServerConfig::new("mx.example.org".parse::<postwright_core::Domain>()?);
+//!     let server = Server::new(config, Arc::new(SystemClock::new()), |_: &_| async { Ok(Print) });
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:2525").await?;
+//!     server.serve(listener, std::future::pending()).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! What holds: a positive reply to a message goes out only after [`Handler::message`] said `Ok`; a panic in a
+//! handler ends its own session with 421 and no other; every wait has a deadline; [`Server::serve`] comes back
+//! only when every connection's task has ended.
+//!
+//! | limit | default | where |
+//! |---|---|---|
+//! | connections in all, from one address | 1,000, 100 | [`ServerConfig`] |
+//! | octets of bodies in memory | 512 MiB | [`ServerConfig::budget`] |
+//! | a handler's decision (not on a whole message) | 5 min | [`ServerConfig::decision_timeout`] |
+//! | lingering after a refusal | 1 MiB or 2 s | [`connection::LINGER_OCTETS`], [`connection::LINGER_TIME`] |
+//! | lines, sizes, time-outs of one session | | [`postwright_smtp_proto::Limits`] |
+//!
+//! Not here: what to do with a message (see the crate `postwright`), DNS, sending mail.
+
+mod accept;
+pub mod connection;
+mod handler;
+mod server;
+mod stream;
+
+pub use connection::{Ended, serve_connection};
+pub use handler::{Accepted, Acceptor, BodyPiece, Handler, Session};
+pub use postwright_smtp_proto::server::{Answer, CloseReason, Hello, Peer};
+pub use server::{Counters, Server, ServerConfig, Stopped};
