@@ -14,7 +14,7 @@ use std::process::Command;
 
 use check::Manifest;
 use postwright_testkit::workspace_root;
-use rules::{BANNED, LINES_MAX, LONGER, RULES};
+use rules::{BANNED, BANNED_BUT, LINES_MAX, LONGER, RULES};
 use toml::{Table, Value};
 
 fn root_manifest() -> Table {
@@ -142,10 +142,24 @@ fn engines_bring_few_packages() {
 
 #[test]
 fn nothing_brings_a_second_provider_of_cryptography() {
-    let packages = tree(&["--workspace", "--all-features"]);
-    let names = packages.iter().filter_map(|package| package.split(' ').next());
-    let banned: Vec<&str> = names.filter(|name| BANNED.contains(name)).collect();
-    assert!(banned.is_empty(), "{banned:?}; `cargo tree -i NAME` says who brings it");
+    for package in tree(&["--workspace", "--all-features"]) {
+        let Some(banned) = BANNED.iter().find(|banned| package.split(' ').next() == Some(**banned)) else {
+            continue;
+        };
+        let exact = package.replace(" v", "@");
+        let importers = tree(&["--workspace", "--all-features", "--depth", "1", "-i", &exact]);
+        for importer in importers.iter().filter(|importer| **importer != package) {
+            let importer = importer.split(' ').next().unwrap_or_default();
+            let meant = BANNED_BUT.iter().any(|(by, what)| *by == importer && what.contains(banned));
+            assert!(meant, "{importer} brings {banned}");
+        }
+    }
+    let by_default = tree(&["--workspace", "--exclude", "postwright-reference-mta"]);
+    let names: Vec<&str> = by_default.iter().filter_map(|package| package.split(' ').next()).collect();
+    assert!(
+        BANNED.iter().all(|banned| !names.contains(banned)),
+        "a banned package without being asked for: {names:?}"
+    );
 }
 
 // The checker itself, shown what is wrong.

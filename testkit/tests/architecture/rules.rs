@@ -66,6 +66,13 @@ pub(crate) const WORLDLY: &[&str] = &[
 pub(crate) const BANNED: &[&str] =
     &["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls", "async-std", "rustls-native-certs"];
 
+/// Who may bring a banned package all the same, behind a feature that is off by default.
+pub(crate) const BANNED_BUT: &[(&str, &[&str])] = &[
+    // The feature `aws-lc-rs`: ring cannot generate RSA keys.
+    ("postwright-dkim", &["aws-lc-rs"]),
+    ("aws-lc-rs", &["aws-lc-sys"]),
+];
+
 /// Features of dependencies that only tests need.
 pub(crate) const TEST_FEATURES: &[(&str, &str)] = &[("tokio", "test-util"), ("tokio", "full")];
 
