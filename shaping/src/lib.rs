@@ -52,6 +52,7 @@
 //! No queue and no retry times (postwright-queue), no look-up of mail hosts, no reading of replies (the bounce
 //! crate classifies; signals come in as values), no timers: the caller waits until [`Later::until`].
 
+mod adapt;
 mod calendar;
 mod cell;
 mod explain;
@@ -67,6 +68,9 @@ mod rules;
 mod shaper;
 mod store;
 
+pub use adapt::{
+    Action, AdaptSettings, AutomationRule, Change, Event, SUSPENSIONS_MAX, Signal, Suspension, Threshold,
+};
 pub use calendar::{Day, DayError, Zone, ZoneError};
 pub use cell::Cell;
 pub use explain::{Explained, Explanation};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use postwright_core::Timestamp;
 
+use crate::adapt::Suspension;
 use crate::limit::Limit;
 use crate::shaper::LaneState;
 use crate::store::{Ask, Receipt};
@@ -61,6 +62,14 @@ pub enum Because {
     Limit(Arc<Limit>),
     /// Others were first in the queue for this limit.
     Queue(Arc<Limit>),
+    /// The receiver takes no more connections, as far as its refusals tell.
+    ReceiverConnections(u32),
+    /// The receiver throttled us: a pause, or a pace learnt from it.
+    ReceiverPace,
+    /// The receiver is down or blocks us: only probes are sent.
+    BackOff,
+    /// Stopped by a rule or an operator.
+    Suspended(Box<Suspension>),
     /// The store cannot be asked, and this node's share is used up.
     Store,
     /// More than [`LIMITS_PER_PATH`](crate::LIMITS_PER_PATH) limits apply to the path: an error in the policy.
@@ -72,6 +81,12 @@ impl fmt::Display for Because {
         match self {
             Because::Limit(limit) => write!(f, "limit reached: {limit}"),
             Because::Queue(limit) => write!(f, "others wait in line for: {limit}"),
+            Because::ReceiverConnections(most) => {
+                write!(f, "the receiver takes no more than {most} connections")
+            }
+            Because::ReceiverPace => f.write_str("the receiver throttles: keeping to the pace it takes"),
+            Because::BackOff => f.write_str("back-off: the receiver is down or blocks us, probing only"),
+            Because::Suspended(suspension) => write!(f, "suspended: {}", suspension.cause),
             Because::Store => f.write_str("the store of counts cannot be reached"),
             Because::TooManyLimits(count) => {
                 write!(f, "{count} limits apply to the path, more than {}", crate::LIMITS_PER_PATH)
@@ -134,6 +149,12 @@ impl Permit {
     fn end(&mut self, refund: bool) {
         if !self.done && (refund || self.receipt.ask.connection) {
             self.lane.store().release(&self.lane.limits, &self.receipt, refund);
+        }
+        if !self.done
+            && self.receipt.ask.connection
+            && let Some(state) = &self.lane.adaptive
+        {
+            state.closed();
         }
         self.done = true;
     }

@@ -221,6 +221,12 @@ pub fn gcra(tat: Tat, rate: &Rate, cost: u64, now: Timestamp) -> Result<Tat, Ret
     Ok(Tat(tat.0.max(here).saturating_add(ticks)))
 }
 
+/// The slowest rate that the adaptive pace falls back to.
+pub(crate) const fn one_a_minute() -> Rate {
+    let unit = 60_000 << TICK_BITS;
+    Rate { count: 1, period_millis: 60_000, burst: Some(1), largest: 1, unit, room: unit }
+}
+
 fn ticks_of_millis(millis: u64) -> u64 {
     millis.saturating_mul(1 << TICK_BITS)
 }

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use postwright_core::Timestamp;
 
+use crate::adapt::{AdaptSettings, Adaptation, Event, Gate, PathState, Signal, Suspension};
 use crate::explain::Explanation;
-use crate::limit::{Bound, Kind, Limit};
+use crate::limit::{Bound, Dimension, Kind, Limit};
 use crate::path::Path;
 use crate::permit::{Admission, Because, Later, Permit};
 use crate::policy::Policy;
@@ -28,23 +29,27 @@ const BROKEN_POLICY_RETRY: Duration = Duration::from_secs(60);
 const CONNECTION_SPACING: Duration = Duration::from_millis(20);
 
 /// How the shaper works; the rest is in the policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// How long a connection's lease lasts without being renewed.
     pub lease: Duration,
+    /// How the receivers' behaviour is followed; `None` keeps to the policy alone.
+    pub adapt: Option<AdaptSettings>,
 }
 
 impl Default for Settings {
     /// Leases of ten minutes, the longest time that RFC 5321 4.5.3.2.6 lets a server be silent.
     fn default() -> Settings {
-        Settings { lease: Duration::from_secs(600) }
+        Settings { lease: Duration::from_secs(600), adapt: Some(AdaptSettings::default()) }
     }
 }
 
 /// Decides when things may go.
 pub struct Shaper {
     store: Arc<dyn TokenStore>,
-    settings: Settings,
+    lease: Duration,
+    adaptive: bool,
+    adaptation: Arc<Adaptation>,
     policy: RwLock<Arc<Policy>>,
     generation: AtomicU64,
     lanes: Vec<Mutex<HashMap<Path, Arc<LaneState>>>>,
@@ -77,6 +82,8 @@ pub(crate) struct LaneState {
     pub(crate) recipients_per_message: Option<u32>,
     store: Arc<dyn TokenStore>,
     ttl: Duration,
+    adaptation: Arc<Adaptation>,
+    pub(crate) adaptive: Option<Arc<PathState>>,
 }
 
 impl LaneState {
@@ -105,7 +112,9 @@ impl Shaper {
     pub fn with_settings(policy: Policy, store: Arc<dyn TokenStore>, settings: Settings) -> Shaper {
         Shaper {
             store,
-            settings,
+            lease: settings.lease,
+            adaptive: settings.adapt.is_some(),
+            adaptation: Arc::new(Adaptation::new(settings.adapt.unwrap_or_default())),
             policy: RwLock::new(Arc::new(policy)),
             generation: AtomicU64::new(0),
             lanes: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -159,7 +168,9 @@ impl Shaper {
             messages_per_connection: None,
             recipients_per_message: None,
             store: Arc::clone(&self.store),
-            ttl: self.settings.lease,
+            ttl: self.lease,
+            adaptation: Arc::clone(&self.adaptation),
+            adaptive: self.adaptive.then(|| self.adaptation.path_state(path)),
         };
         for applied in self.policy().resolve(path) {
             match (applied.kind, applied.bound) {
@@ -223,12 +234,43 @@ impl Shaper {
                 .retain(|_, lane| Arc::strong_count(lane) > 1);
         }
         self.store.sweep(now);
+        self.adaptation.sweep(now);
+    }
+
+    /// Takes in what happened on a path; `text` is the receiver's reply, or empty.
+    pub fn observe(&self, path: &Path, signal: Signal, text: &str, now: Timestamp) {
+        let lane = self.lane_state(path);
+        if let Some(state) = &lane.adaptive {
+            self.adaptation.observe(state, path, signal, text, now);
+        }
+    }
+
+    /// Stops the paths with all of these values until a moment; the number is the handle for [`Shaper::undo`].
+    /// No values stop everything.
+    pub fn suspend(&self, when: &[(Dimension, &str)], until: Timestamp, cause: &str, now: Timestamp) -> u64 {
+        let when = when.iter().map(|(dimension, value)| (*dimension, (*value).into())).collect();
+        self.adaptation.suspend(when, until, cause, now)
+    }
+
+    /// The suspensions in force.
+    pub fn suspensions(&self, now: Timestamp) -> Vec<Suspension> {
+        self.adaptation.suspensions(now)
+    }
+
+    /// The latest 1024 automatic changes and suspensions, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.adaptation.events()
+    }
+
+    /// Undoes an event; `false` if it is not known any more or was undone before.
+    pub fn undo(&self, event: u64, now: Timestamp) -> bool {
+        self.adaptation.undo(event, now)
     }
 }
 
 impl std::fmt::Debug for Shaper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shaper").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Shaper").field("lease", &self.lease).finish_non_exhaustive()
     }
 }
 
@@ -250,6 +292,12 @@ fn decide(lane: &Arc<LaneState>, ask: Ask, now: Timestamp) -> Admission {
         let because = Because::TooManyLimits(lane.limits.len());
         return Admission::Later(Later { until: now + BROKEN_POLICY_RETRY, because });
     }
+    if let Some(suspension) = lane.adaptation.suspension(&lane.path, now) {
+        return Admission::Later(Later {
+            until: suspension.until,
+            because: Because::Suspended(suspension.into()),
+        });
+    }
     for limit in &lane.limits {
         if ask.cost(limit.kind) != 0
             && let Err(RetryAt(until)) = limit.cell.turn(lane.id, now)
@@ -257,6 +305,11 @@ fn decide(lane: &Arc<LaneState>, ask: Ask, now: Timestamp) -> Admission {
             return wait_in_line(lane, limit, until, now);
         }
     }
+    let entered = match lane.adaptive.as_ref().map(|state| state.enter(&ask, now)) {
+        None => None,
+        Some(Ok(entered)) => Some(entered),
+        Some(Err((gate, until))) => return Admission::Later(Later { until, because: shown(gate) }),
+    };
     match lane.store.take(&lane.limits, ask, lane.ttl, now) {
         Ok(receipt) => {
             for limit in &lane.limits {
@@ -264,7 +317,20 @@ fn decide(lane: &Arc<LaneState>, ask: Ask, now: Timestamp) -> Admission {
             }
             Admission::Granted(Permit::new(Arc::clone(lane), receipt))
         }
-        Err(refused) => refuse(lane, refused, now),
+        Err(refused) => {
+            if let (Some(state), Some(entered)) = (&lane.adaptive, &entered) {
+                state.take_back(entered);
+            }
+            refuse(lane, refused, now)
+        }
+    }
+}
+
+fn shown(gate: Gate) -> Because {
+    match gate {
+        Gate::Connections(most) => Because::ReceiverConnections(most),
+        Gate::Pace => Because::ReceiverPace,
+        Gate::Backoff => Because::BackOff,
     }
 }
 

@@ -108,7 +108,7 @@ fn dropping_a_message_permit_keeps_it_counted() {
 #[test]
 fn connections_come_back_on_every_way_out_and_when_their_lease_ends() {
     let policy = Policy::new().with(Layer::defaults().set(Kind::Concurrency, &[Bound::AtMost(2)]).unwrap());
-    let settings = Settings { lease: Duration::from_secs(60) };
+    let settings = Settings { lease: Duration::from_secs(60), ..Settings::default() };
     let shaper = Shaper::with_settings(policy, Arc::new(MemoryTokenStore::new()), settings);
     let path = path("example.org");
     let open = |now| shaper.admit(&path, Ask::CONNECTION, now);
