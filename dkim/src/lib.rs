@@ -60,6 +60,8 @@
 //!
 //! [`Resolver`]: postwright_core::Resolver
 
+#[cfg(feature = "arc")]
+pub mod arc;
 mod body_hash;
 mod canon;
 mod crypto;

@@ -38,6 +38,9 @@ const SINGLETONS: [&str; 10] = [
     "content-transfer-encoding",
 ];
 
+/// Below this no library verifies, and RFC 8301 3.2 forbids it.
+const RSA_BITS_FLOOR: u32 = 1024;
+
 /// What a verifier accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -310,8 +313,20 @@ impl Judge<'_> {
         }
     }
 
-    /// Judges one signature field. `Ok` is a pass.
-    pub(crate) fn judge(
+    /// Judges one DKIM signature field. `Ok` is a pass.
+    fn judge(
+        &self,
+        signature: &Signature,
+        body_hash: usize,
+        field: usize,
+        facts: &mut Facts,
+    ) -> Result<(), Reason> {
+        self.is_valid(signature, body_hash, field, facts)?;
+        self.is_acceptable(signature, facts)
+    }
+
+    /// Whether the owner of the key signed this header and this body.
+    pub(crate) fn is_valid(
         &self,
         signature: &Signature,
         body_hash: usize,
@@ -322,7 +337,7 @@ impl Judge<'_> {
         let body_matches = body.value.as_ref() == signature.body_hash.as_slice();
         let covered = signature.body_length.unwrap_or(body.octets);
         facts.unsigned_bytes = body.octets.saturating_sub(covered);
-        let keys = self.keys_for(signature)?;
+        let keys = self.keys_at(&signature.key_name)?;
         let mut outcome = Err(Reason::KeyMissing);
         for (nth, key) in keys.iter().enumerate() {
             let judged = self.judge_with(signature, key, body_matches, field);
@@ -335,11 +350,11 @@ impl Judge<'_> {
             }
         }
         outcome?;
-        self.acceptable(signature, covered, body, facts)
+        if covered > body.octets { Err(Reason::BodyLength) } else { Ok(()) }
     }
 
-    fn keys_for(&self, signature: &Signature) -> Result<&[KeyRecord], Reason> {
-        let place = self.names.iter().position(|name| *name == signature.key_name);
+    pub(crate) fn keys_at(&self, name: &Name) -> Result<&[KeyRecord], Reason> {
+        let place = self.names.iter().position(|known| known == name);
         match place.and_then(|place| self.keys.get(place)) {
             Some(Ok(keys)) => Ok(keys),
             Some(Err(reason)) => Err(*reason),
@@ -355,15 +370,7 @@ impl Judge<'_> {
         body_matches: bool,
         field: usize,
     ) -> Result<(), Reason> {
-        key.check(signature.algorithm, signature.in_subdomain)?;
-        if let Some(rsa) = key.public_key().rsa() {
-            if rsa.bits() < self.config.policy.rsa_bits_min.max(1024) {
-                return Err(Reason::KeyTooSmall);
-            }
-            if rsa.bits() > self.config.limits.rsa_bits_max {
-                return Err(Reason::KeyTooLarge);
-            }
-        }
+        self.check_key(key, signature.algorithm, signature.in_subdomain)?;
         if !body_matches {
             return Err(Reason::BodyHash);
         }
@@ -379,17 +386,27 @@ impl Judge<'_> {
         }
     }
 
-    /// What a valid signature may still lack.
-    fn acceptable(
+    /// Whether a key may be used for such a signature.
+    pub(crate) fn check_key(
         &self,
-        signature: &Signature,
-        covered: u64,
-        body: &BodyHash,
-        facts: &Facts,
+        key: &KeyRecord,
+        algorithm: Algorithm,
+        in_subdomain: bool,
     ) -> Result<(), Reason> {
-        if covered > body.octets {
-            return Err(Reason::BodyLength);
+        key.check(algorithm, in_subdomain)?;
+        if let Some(rsa) = key.public_key().rsa() {
+            if rsa.bits() < self.config.policy.rsa_bits_min.max(RSA_BITS_FLOOR) {
+                return Err(Reason::KeyTooSmall);
+            }
+            if rsa.bits() > self.config.limits.rsa_bits_max {
+                return Err(Reason::KeyTooLarge);
+            }
         }
+        Ok(())
+    }
+
+    /// What a valid signature may still lack.
+    fn is_acceptable(&self, signature: &Signature, facts: &Facts) -> Result<(), Reason> {
         if self.section.all(b"from").next().is_none() {
             return Err(Reason::NoFrom);
         }

@@ -4,6 +4,7 @@
 //! goes to stderr with exit code 2, and a verdict is never an error.
 
 mod auth;
+mod arc;
 mod dkim;
 mod dmarc;
 mod dns;
@@ -18,6 +19,8 @@ use clap::Subcommand;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Validates and seals ARC chains.
+    Arc(arc::Arc),
     /// Verifies and makes DKIM signatures, and makes keys.
     Dkim(dkim::Dkim),
     /// Looks up DNS records as the crates see them, from a zone file or a real server.
@@ -35,6 +38,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Command::Arc(command) => command.run(),
             Command::Dkim(command) => command.run(),
             Command::Lookup(command) => command.run(),
             Command::Shaping(command) => command.run(),
