@@ -49,6 +49,37 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The local address to connect from.
     pub source: Option<IpAddr>,
+    /// With which account to authenticate, if at all.
+    #[cfg(feature = "sasl")]
+    pub account: Option<Account>,
+}
+
+/// An account at a smart host.
+#[cfg(feature = "sasl")]
+#[derive(Clone)]
+pub struct Account {
+    /// Who we are there.
+    pub credentials: postwright_smtp_proto::sasl::client::Credentials,
+    /// How well the connection must be protected first; verified TLS unless you say otherwise.
+    pub protection: postwright_smtp_proto::client::Protection,
+    /// Where nonces come from.
+    pub entropy: Arc<dyn postwright_core::Entropy>,
+}
+
+#[cfg(feature = "sasl")]
+impl Account {
+    fn login(&self) -> postwright_smtp_proto::client::Login {
+        let mut random = [0; 18];
+        self.entropy.fill(&mut random);
+        postwright_smtp_proto::client::Login::new(self.credentials.clone(), self.protection, random)
+    }
+}
+
+#[cfg(feature = "sasl")]
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
 }
 
 impl Options {
@@ -60,6 +91,8 @@ impl Options {
             demand: Demand::default(),
             connect_timeout: Duration::from_secs(30),
             source: None,
+            #[cfg(feature = "sasl")]
+            account: None,
         }
     }
 }
@@ -185,6 +218,10 @@ impl Connection {
             input: vec![0; READ_BUFFER].into(),
             transactions: 0,
         };
+        #[cfg(feature = "sasl")]
+        if let Some(account) = &options.account {
+            connection.session.set_login(account.login());
+        }
         if options.implicit_tls {
             connection.handshake().await;
         }

@@ -60,6 +60,8 @@ pub mod tls;
 
 pub use client::{Client, targets};
 pub use connect::{Connector, Target, TcpConnector};
+#[cfg(feature = "sasl")]
+pub use connection::Account;
 pub use connection::{ConnectError, ConnectFailure, Connection, Options};
 pub use pool::{Pool, PoolLimits};
 pub use route::{MailHost, Route};

@@ -12,6 +12,8 @@ mod tls;
 pub mod client;
 pub mod ehlo;
 pub mod reply;
+#[cfg(feature = "sasl")]
+pub mod sasl;
 
 pub use limits::Limits;
 pub use tls::TlsInfo;

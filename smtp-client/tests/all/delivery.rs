@@ -208,6 +208,29 @@ async fn a_connection_takes_message_after_message() {
     assert_eq!(scripts.log().len(), 3);
 }
 
+#[cfg(feature = "sasl")]
+#[tokio::test(start_paused = true)]
+async fn an_account_is_used_over_verified_tls_only() {
+    use postwright_smtp_client::Account;
+    use postwright_smtp_proto::client::Protection;
+    use postwright_smtp_proto::sasl::{Secret, client::Credentials};
+    let (acceptor, root) = certificate(&["mx0.x.example"], false);
+    let offer = STARTTLS.replace("S: 250 PIPELINING\n", "S: 250-PIPELINING\nS: 250 AUTH PLAIN\n");
+    let script = format!("{offer}C: AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\nS: 235 2.7.0 ok\n{ONE}{QUIT}");
+    let mut options = with(StartTls::Required, Demand::Nothing);
+    options.account = Some(Account {
+        credentials: Credentials::Password { user: "tim".into(), password: Secret::new("tanstaaftanstaaf") },
+        protection: Protection::VerifiedTls,
+        entropy: Arc::new(postwright_core::SeededEntropy::new(1)),
+    });
+    for (roots, expected) in [(vec![root], "Delivered 2.0.0 end-of-data"), (Vec::new(), "Delayed 4.7.8 auth")]
+    {
+        let scripts = Scripts::new(&[Some(&script)], Some(acceptor.clone()));
+        let report = client(&scripts, roots).deliver(&hosts(1), &options, transaction()).await;
+        assert_eq!(shown(&report), [expected], "{:?}", scripts.log());
+    }
+}
+
 #[tokio::test]
 async fn real_sockets_are_bound_to_the_source_and_refusals_are_told() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

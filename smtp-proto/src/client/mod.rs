@@ -9,6 +9,8 @@
 //!
 //! Not here: sockets and TLS (smtp-client), where to connect to (smtp-client), retries (queue).
 
+#[cfg(feature = "sasl")]
+mod auth;
 mod body;
 mod command;
 mod config;
@@ -16,6 +18,8 @@ mod job;
 mod report;
 mod session;
 
+#[cfg(feature = "sasl")]
+pub use auth::{Login, Protection};
 pub use config::{Chunking, Config, EightBit, Limits, Protocol, StartTls, StrayLineEnds, Timeouts};
 pub use report::{CloseReason, Report, Transaction};
 pub use session::{Busy, Session, Step};

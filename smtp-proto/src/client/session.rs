@@ -57,6 +57,8 @@ pub(super) enum Expect {
     Ehlo,
     Helo,
     StartTls,
+    #[cfg(feature = "sasl")]
+    Auth,
     Reset,
     Mail,
     /// The recipient's place in the envelope.
@@ -139,6 +141,8 @@ pub struct Session {
     /// MAIL was accepted and its transaction neither completed nor reset.
     pub(super) needs_reset: bool,
     pub(super) authenticated: bool,
+    #[cfg(feature = "sasl")]
+    pub(super) login: Option<super::auth::Login>,
 }
 
 impl Session {
@@ -162,6 +166,8 @@ impl Session {
             report: None,
             needs_reset: false,
             authenticated: false,
+            #[cfg(feature = "sasl")]
+            login: None,
         }
     }
 
@@ -362,6 +368,8 @@ impl Session {
         let span: Duration = match self.expected.front()? {
             Expect::Greeting => timeouts.greeting,
             Expect::Ehlo | Expect::Helo | Expect::StartTls => timeouts.hello,
+            #[cfg(feature = "sasl")]
+            Expect::Auth => timeouts.hello,
             Expect::Mail | Expect::Reset => timeouts.mail,
             Expect::Rcpt(_) => timeouts.rcpt,
             Expect::Data => timeouts.data,
@@ -383,6 +391,8 @@ impl Session {
             Some(Expect::Greeting) => Phase::Greeting,
             Some(Expect::Ehlo | Expect::Helo) => Phase::Hello,
             Some(Expect::StartTls) => Phase::StartTls,
+            #[cfg(feature = "sasl")]
+            Some(Expect::Auth) => Phase::Auth,
             Some(Expect::Mail | Expect::Reset) => Phase::Mail,
             Some(Expect::Rcpt(_)) => Phase::Rcpt,
             Some(Expect::Data) => Phase::Data,
@@ -457,6 +467,8 @@ impl Session {
             }
             Expect::Helo if reply.code().is_positive() => self.hello_done(),
             Expect::StartTls => self.starttls_answered(&reply),
+            #[cfg(feature = "sasl")]
+            Expect::Auth => self.auth_answered(&reply),
             Expect::Quit => self.close(CloseReason::Quit),
             Expect::Greeting | Expect::Ehlo | Expect::Helo => self.refused(phase, reply),
             Expect::Reset
@@ -498,7 +510,17 @@ impl Session {
         }
     }
 
+    /// The server is ready for AUTH, if there is a login, and then for mail.
     fn open(&mut self) {
+        #[cfg(feature = "sasl")]
+        if self.login.is_some() && !self.authenticated {
+            self.begin_auth();
+            return;
+        }
+        self.ready();
+    }
+
+    pub(super) fn ready(&mut self) {
         self.state = State::Open;
         if self.job.is_some() {
             self.begin_job();
