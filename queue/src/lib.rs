@@ -2,6 +2,7 @@
 //!
 //! - A [`Spool`] keeps accepted mail. `Ok` from [`Spool::commit`] means that it survives a power cut.
 //!   [`MemorySpool`] is the one for tests and simulation; the embedded one is for production.
+//! - A [`Scheduler`] says which message is attempted next, and what is to be committed afterwards.
 //! - An [`Entry`] is what the queue knows about a message: envelope, progress of every recipient, lifetime.
 //!
 //! ```
@@ -47,6 +48,7 @@ mod error;
 mod id;
 mod memory;
 mod oneshot;
+pub mod scheduler;
 pub mod spool;
 
 #[cfg(feature = "embedded")]
@@ -55,6 +57,7 @@ pub use entry::{Entry, Fate, PastAttempt, Progress};
 pub use error::{Damage, DamageReason, Fault, SpoolError};
 pub use id::{SpoolId, SpoolIdError};
 pub use memory::{InjectedFault, MemorySpool};
+pub use scheduler::{Scheduler, SchedulerConfig};
 pub use spool::{
     Change, Claim, Claimed, Condition, Durability, Health, Item, Loaded, Page, Scan, Spool, SyncLevel, Want,
 };

@@ -14,7 +14,7 @@
 //! Not here: where the octets are kept (the spools).
 
 mod status;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 

@@ -11,28 +11,28 @@ use super::DecodeError;
 
 /// Collects octets. Numbers are little-endian base 128 ("varint"), strings are preceded by their length.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     out: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn with_capacity(octets: usize) -> Writer {
+    pub(crate) fn with_capacity(octets: usize) -> Writer {
         Writer { out: Vec::with_capacity(octets) }
     }
 
-    pub(super) fn raw(&mut self, octets: &[u8]) {
+    pub(crate) fn raw(&mut self, octets: &[u8]) {
         self.out.extend_from_slice(octets);
     }
 
-    pub(super) fn byte(&mut self, byte: u8) {
+    pub(crate) fn byte(&mut self, byte: u8) {
         self.out.push(byte);
     }
 
-    pub(super) fn bool(&mut self, value: bool) {
+    pub(crate) fn bool(&mut self, value: bool) {
         self.byte(u8::from(value));
     }
 
-    pub(super) fn number(&mut self, mut value: u64) {
+    pub(crate) fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.byte((value & 0x7f) as u8 | 0x80);
             value >>= 7;
@@ -40,60 +40,60 @@ impl Writer {
         self.byte(value as u8);
     }
 
-    pub(super) fn len(&mut self, value: usize) {
+    pub(crate) fn len(&mut self, value: usize) {
         self.number(value as u64);
     }
 
-    pub(super) fn time(&mut self, at: Timestamp) {
+    pub(crate) fn time(&mut self, at: Timestamp) {
         self.number(at.millis());
     }
 
-    pub(super) fn bytes(&mut self, octets: &[u8]) {
+    pub(crate) fn bytes(&mut self, octets: &[u8]) {
         self.len(octets.len());
         self.raw(octets);
     }
 
-    pub(super) fn str(&mut self, text: &str) {
+    pub(crate) fn str(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
-    pub(super) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
+    pub(crate) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
         self.bool(value.is_some());
         if let Some(value) = value {
             write(self, value);
         }
     }
 
-    pub(super) fn into_inner(self) -> Vec<u8> {
+    pub(crate) fn into_inner(self) -> Vec<u8> {
         self.out
     }
 }
 
 /// Reads what a [`Writer`] wrote, or says what is wrong with it.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 type Read<T> = Result<T, DecodeError>;
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(input: &'a [u8]) -> Reader<'a> {
+    pub(crate) fn new(input: &'a [u8]) -> Reader<'a> {
         Reader { rest: input }
     }
 
-    pub(super) fn take(&mut self, octets: usize) -> Read<&'a [u8]> {
+    pub(crate) fn take(&mut self, octets: usize) -> Read<&'a [u8]> {
         let (head, rest) = self.rest.split_at_checked(octets).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(head)
     }
 
-    pub(super) fn byte(&mut self) -> Read<u8> {
+    pub(crate) fn byte(&mut self) -> Read<u8> {
         let (byte, rest) = self.rest.split_first().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(*byte)
     }
 
-    pub(super) fn bool(&mut self) -> Read<bool> {
+    pub(crate) fn bool(&mut self) -> Read<bool> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn number(&mut self) -> Read<u64> {
+    pub(crate) fn number(&mut self) -> Read<u64> {
         let mut value: u64 = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -118,38 +118,38 @@ impl<'a> Reader<'a> {
         Err(DecodeError::Malformed("a number"))
     }
 
-    pub(super) fn small<T: TryFrom<u64>>(&mut self) -> Read<T> {
+    pub(crate) fn small<T: TryFrom<u64>>(&mut self) -> Read<T> {
         T::try_from(self.number()?).map_err(|_| DecodeError::Malformed("a number out of range"))
     }
 
     /// A count of items that take at least one octet each: never more than what is left.
-    pub(super) fn count(&mut self) -> Read<usize> {
+    pub(crate) fn count(&mut self) -> Read<usize> {
         let count: usize = self.small()?;
         if count > self.rest.len() { Err(DecodeError::Truncated) } else { Ok(count) }
     }
 
-    pub(super) fn time(&mut self) -> Read<Timestamp> {
+    pub(crate) fn time(&mut self) -> Read<Timestamp> {
         self.number().map(Timestamp::from_millis)
     }
 
-    pub(super) fn bytes(&mut self) -> Read<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Read<&'a [u8]> {
         let len = self.count()?;
         self.take(len)
     }
 
-    pub(super) fn str(&mut self) -> Read<&'a str> {
+    pub(crate) fn str(&mut self) -> Read<&'a str> {
         std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::Malformed("a text"))
     }
 
-    pub(super) fn parse<T: std::str::FromStr>(&mut self, what: &'static str) -> Read<T> {
+    pub(crate) fn parse<T: std::str::FromStr>(&mut self, what: &'static str) -> Read<T> {
         self.str()?.parse().map_err(|_| DecodeError::Malformed(what))
     }
 
-    pub(super) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+    pub(crate) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         if self.bool()? { read(self).map(Some) } else { Ok(None) }
     }
 
-    pub(super) fn end(&self) -> Read<()> {
+    pub(crate) fn end(&self) -> Read<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Malformed("octets behind the end")) }
     }
 }
