@@ -4,6 +4,8 @@ pub mod dmarc;
 pub mod header;
 pub mod iprev;
 mod limits;
+#[cfg(feature = "reports")]
+pub mod report;
 pub mod spf;
 
 pub use limits::Limits;

@@ -237,3 +237,13 @@ pub struct DmarcResult {
 pub async fn evaluate(resolver: &dyn Resolver, query: &DmarcQuery) -> DmarcResult {
     evaluate::run(resolver, query).await
 }
+
+/// The organizational domain of a domain, by the tree walk of RFC 9989 4.10 or the public suffix list.
+pub async fn organizational_domain(
+    resolver: &dyn Resolver,
+    domain: &Name,
+    mode: Mode,
+) -> Result<Name, DnsError> {
+    let mut finder = discover::Finder::new(resolver, mode);
+    finder.organization(domain).await.map(|organization| organization.domain)
+}
