@@ -104,13 +104,16 @@ fn published(domain: &Name, record: &DmarcRecord, mode: Mode) -> PublishedPolicy
     }
 }
 
+/// A policy and its rows: what one report is made of.
+pub type PolicyRows = (PublishedPolicy, Vec<Row>);
+
 /// Where rows wait until the report is due.
 pub trait RowStore: Send + Sync {
     /// Adds a row to those of a policy; an equal one counts up.
     fn add<'a>(&'a self, policy: &'a PublishedPolicy, row: Row) -> BoxFuture<'a, io::Result<()>>;
 
     /// Takes all rows out, by policy.
-    fn take(&self) -> BoxFuture<'_, io::Result<Vec<(PublishedPolicy, Vec<Row>)>>>;
+    fn take(&self) -> BoxFuture<'_, io::Result<Vec<PolicyRows>>>;
 }
 
 /// Rows in memory: lost with the process, which RFC 9990 allows and its readers regret.
@@ -160,7 +163,7 @@ impl RowStore for MemoryRows {
         Box::pin(std::future::ready(self.insert(policy, row)))
     }
 
-    fn take(&self) -> BoxFuture<'_, io::Result<Vec<(PublishedPolicy, Vec<Row>)>>> {
+    fn take(&self) -> BoxFuture<'_, io::Result<Vec<PolicyRows>>> {
         let held = std::mem::take(&mut *self.held());
         let counted = |(row, count): (Row, u64)| Row { count, ..row };
         let rows = held.policies.into_iter();

@@ -65,7 +65,8 @@ impl Verify {
     }
 }
 
-fn show(result: &ArcResult) -> Value {
+/// The state of a chain as JSON.
+pub(crate) fn show(result: &ArcResult) -> Value {
     json!({
         "cv": result.cv.as_str(),
         "instances": result.instances,

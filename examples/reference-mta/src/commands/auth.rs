@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use postwright_core::{Domain, Message, Name, Resolver, Timestamp};
+use postwright_dkim::arc::{ArcResult, ArcVerifier};
 use postwright_dkim::{
     DkimResult, Limits as DkimLimits, Provider, Selector, Verdict, Verifier, VerifyPolicy,
 };
@@ -14,7 +15,7 @@ use postwright_spf_dmarc::dmarc::{self, Authors, DmarcQuery, DmarcResult};
 use postwright_spf_dmarc::iprev::{self, IprevResult};
 use postwright_spf_dmarc::spf::{self, SpfQuery, SpfResult};
 use postwright_spf_dmarc::{Limits, header};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::dmarc::DmarcArgs;
 use super::dns::DnsArgs;
@@ -29,7 +30,7 @@ pub(crate) struct Auth {
 
 #[derive(Subcommand)]
 enum AuthCommand {
-    /// Checks SPF, DKIM, DMARC and iprev of a message on stdin.
+    /// Checks SPF, DKIM, ARC, DMARC and iprev of a message on stdin.
     Check(Check),
 }
 
@@ -63,6 +64,7 @@ struct Check {
 struct Findings {
     spf: SpfResult,
     dkim: Vec<DkimResult>,
+    arc: ArcResult,
     dmarc: DmarcResult,
     iprev: IprevResult,
 }
@@ -77,7 +79,7 @@ impl Auth {
         output::json(&json!({
             "spf": super::spf::show(&findings.spf),
             "dkim": findings.dkim.iter().map(dkim::show).collect::<Vec<_>>(),
-            "arc": Value::Null,
+            "arc": super::arc::show(&findings.arc),
             "dmarc": super::dmarc::show(&findings.dmarc),
             "iprev": {
                 "result": findings.iprev.verdict.to_string(),
@@ -98,6 +100,7 @@ impl Check {
         policy.sha1 = self.legacy;
         let verifier = Verifier::new(Provider::ring(), policy, DkimLimits::default());
         let dkim = verifier.verify(message, resolver, now).await;
+        let arc = ArcVerifier::default().verify(message, resolver, now).await;
         let octets = message.to_vec();
         let from: Vec<String> =
             header::fields(&octets).filter(|field| field.is("From")).map(|field| field.text()).collect();
@@ -105,7 +108,7 @@ impl Check {
         let dmarc = self.options.apply(dmarc_query(authors, &spf, &dkim));
         let dmarc = dmarc::evaluate(resolver, &dmarc).await;
         let iprev = iprev::check(resolver, self.ip, &Limits::default()).await;
-        Findings { spf, dkim, dmarc, iprev }
+        Findings { spf, dkim, arc, dmarc, iprev }
     }
 }
 
@@ -132,7 +135,8 @@ impl Findings {
         for signature in &self.dkim {
             results = results.with(dkim_result(signature));
         }
-        results.with(&self.dmarc).with(&self.iprev).field()
+        let arc = MethodResult::new("arc", self.arc.cv.as_str());
+        results.with(arc).with(&self.dmarc).with(&self.iprev).field()
     }
 }
 

@@ -3,14 +3,16 @@
 //! The rules that all share: results go to stdout (JSON where the command says so), one line about bad input
 //! goes to stderr with exit code 2, and a verdict is never an error.
 
-mod auth;
 mod arc;
+mod auth;
 mod dkim;
 mod dmarc;
 mod dns;
 mod output;
+mod report;
 mod shaping;
 mod spf;
+mod tlsrpt;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Auth(auth::Auth),
     /// Evaluates DMARC, as a receiving server does.
     Dmarc(dmarc::Dmarc),
+    /// Reads reports that others send.
+    Report(report::Report),
     /// Checks SPF, as a receiving server does.
     Spf(spf::Spf),
 }
@@ -44,6 +48,7 @@ impl Command {
             Command::Shaping(command) => command.run(),
             Command::Auth(command) => command.run(),
             Command::Dmarc(command) => command.run(),
+            Command::Report(command) => command.run(),
             Command::Spf(command) => command.run(),
         }
     }

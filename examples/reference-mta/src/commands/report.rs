@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use postwright_spf_dmarc::report::{
-    AggregateReport, FailureReport, Part, Report as DmarcReport, ReportLimits, Row, attachments, parse, unpack,
+    AggregateReport, FailureReport, Part, Report as DmarcReport, ReportLimits, Row, attachments, parse,
+    unpack,
 };
 use serde_json::{Map, Value, json};
 
@@ -90,7 +91,8 @@ fn dmarc_aggregate(input: &Input) -> Option<Result<Value, Failure>> {
 pub(crate) fn json_part(input: &Input) -> Option<Vec<u8>> {
     let packed = |part: &&Part| part.content_type.contains("json") || part.content_type.contains("tlsrpt");
     let candidates = input.parts.iter().filter(packed).map(|part| part.body.as_slice());
-    let unpacked = candidates.chain([input.octets.as_slice()]).filter_map(|body| unpack(body, &input.limits).ok());
+    let unpacked =
+        candidates.chain([input.octets.as_slice()]).filter_map(|body| unpack(body, &input.limits).ok());
     unpacked.into_iter().find(|text| text.trim_ascii_start().starts_with(b"{"))
 }
 
