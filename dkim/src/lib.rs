@@ -68,6 +68,7 @@ mod crypto;
 mod der;
 mod fold;
 mod header_input;
+mod header_reader;
 mod key;
 mod limits;
 mod line_ends;
