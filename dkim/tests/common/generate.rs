@@ -129,10 +129,15 @@ impl Generator {
         out
     }
 
+    /// `odd`: also what a milter does not see as it was, and bodies without a final CRLF, which OpenDKIM refuses
+    /// ("CRLF at end of body missing") though RFC 6376 3.4.3 and 3.4.4 say that one is added.
     pub(crate) fn message(&self, odd: bool) -> Vec<u8> {
         let mut message = self.header(odd).into_bytes();
         message.extend(b"\r\n");
         message.extend(self.body());
+        if !odd && !message.ends_with(b"\r\n") {
+            message.extend(b"\r\n");
+        }
         message
     }
 }
