@@ -59,7 +59,7 @@ pub mod route;
 pub mod tls;
 
 pub use client::{Client, targets};
-pub use connect::{Connector, Target, TcpConnector};
+pub use connect::{BoxIo, Connector, Target, TcpConnector};
 #[cfg(feature = "sasl")]
 pub use connection::Account;
 pub use connection::{ConnectError, ConnectFailure, Connection, Options};

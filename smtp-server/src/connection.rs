@@ -12,15 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postwright_core::{Budget, Clock, EnhancedStatus, Instant, Message, MessageBuilder, Refusal, Reply};
-use postwright_smtp_proto::command::Parameter;
 use postwright_smtp_proto::server::{self as machine, Answer, AskId, CloseReason, Peer, Question, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::ask::{Decision, Meanwhile, Patience, decide};
 use crate::handler::{Accepted, Acceptor, BodyPiece, Handler, Session};
-use crate::server::{Counters, Drain, Run, ServerConfig};
+use crate::server::{Counters, Drain, ServerConfig};
 use crate::stream::Stream;
 
 /// Octets read at a time.
@@ -42,9 +39,6 @@ pub struct Ended {
 /// What a connection needs of its server.
 pub(crate) struct Context {
     pub(crate) config: Arc<ServerConfig>,
-    /// What the protocol offers on this connection.
-    pub(crate) session: Arc<machine::Config>,
-    pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) drain: Drain,
@@ -62,10 +56,7 @@ where
     Io: AsyncRead + AsyncWrite + Unpin + Send,
     A: Acceptor,
 {
-    let session = acceptor.session_config(peer.address).unwrap_or_else(|| config.session.clone());
-    let handshakes = Arc::new(Semaphore::new(1));
-    let context =
-        Context { config, session, handshakes, clock, counters: Arc::default(), drain: Drain::never() };
+    let context = Context { config, clock, counters: Arc::default(), drain: Drain::never() };
     run(io, peer, acceptor, context).await
 }
 
@@ -76,15 +67,15 @@ where
 {
     let mut stream = Stream::Clear(io);
     if context.config.implicit_tls {
-        let handshake = context.session.limits.handshake_timeout;
-        match timeout(handshake, start_tls(&mut stream, &context)).await {
+        let handshake = context.config.session.limits.handshake_timeout;
+        match timeout(handshake, start_tls(&mut stream, &context.config)).await {
             Ok(Some(info)) => peer.tls = Some(info),
             _ => return Ended { reason: CloseReason::Eof, accepted: 0 },
         }
     }
     let now = context.clock.mono();
     let connection = Connection {
-        machine: machine::Session::new(context.session.clone(), peer.clone(), now),
+        machine: machine::Session::new(context.config.session.clone(), peer.clone(), now),
         session: Session::new(peer),
         handler: None,
         acceptor,
@@ -97,12 +88,14 @@ where
     connection.run().await
 }
 
-async fn start_tls<Io>(stream: &mut Stream<Io>, context: &Context) -> Option<postwright_smtp_proto::TlsInfo>
+async fn start_tls<Io>(
+    stream: &mut Stream<Io>,
+    config: &ServerConfig,
+) -> Option<postwright_smtp_proto::TlsInfo>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    let _permit = context.handshakes.acquire().await.ok()?;
-    stream.start_tls(context.config.tls.clone()?).await.ok()
+    stream.start_tls(config.tls.clone()?).await.ok()
 }
 
 struct Connection<'a, Io, A: Acceptor> {
@@ -195,11 +188,7 @@ where
         };
         tokio::select! {
             biased;
-            run = self.context.drain.news() => match run {
-                Run::On => {}
-                Run::Draining => self.machine.drain(),
-                Run::CutShort => self.machine.cut_short(),
-            },
+            () = self.context.drain.begun() => self.machine.drain(),
             read = timeout(patience, read) => match read {
                 Ok(Ok(len)) if len > 0 => {
                     let input = self.buffer.get(..len).unwrap_or_default();
@@ -218,7 +207,7 @@ where
         if !matches!(timeout(patience, flushed).await, Ok(Ok(()))) {
             return self.machine.handle_eof();
         }
-        match timeout(patience, start_tls(&mut self.stream, &self.context)).await {
+        match timeout(patience, start_tls(&mut self.stream, &self.context.config)).await {
             Ok(Some(info)) => {
                 let mut peer = (*self.session.peer).clone();
                 peer.tls = Some(info.clone());
@@ -235,23 +224,18 @@ where
     async fn decide(&mut self, id: AskId) {
         let Some(question) = self.machine.question().map(|(_, question)| question) else { return };
         let whole_message = matches!(question, Question::Message { .. });
-        let limit = if whole_message { None } else { Some(self.context.config.decision_timeout) };
-        let patience = Patience { withdraw_at_eof: !whole_message, limit };
-        let mut meanwhile = Meanwhile::default();
+        let patience = self.context.config.decision_timeout;
         let asking = ask(&mut self.handler, &mut self.session, &mut self.body, self.acceptor, question);
-        let decision = decide(asking, &mut self.stream, &mut meanwhile, patience).await;
-        // Input first: what came before the answer was sent before it, which matters for the greeting.
-        self.machine.handle_input(&meanwhile.read, self.context.clock.mono());
-        let answer = match decision {
-            Decision::Made(answer) => answer,
-            Decision::TimedOut => undecided().into(),
-            Decision::Withdrawn => return self.machine.handle_eof(),
-            Decision::Panicked => {
-                self.context.counters.panicked();
-                tracing::error!(peer = %self.session.peer.address, "a handler panicked; its session ends");
-                Answer::Refused { reply: broken(), close: true }
-            }
+        let answer = if whole_message {
+            guarded(asking).await
+        } else {
+            timeout(patience, guarded(asking)).await.unwrap_or_else(|_| Ok(undecided().into()))
         };
+        let answer = answer.unwrap_or_else(|Panicked| {
+            self.context.counters.panicked();
+            tracing::error!(peer = %self.session.peer.address, "a handler panicked; its session ends");
+            Answer::Refused { reply: broken(), close: true }
+        });
         match &answer {
             Answer::Refused { reply, .. } => {
                 if let Some(handler) = &mut self.handler {
@@ -264,9 +248,6 @@ where
         }
         self.body.clear_if(whole_message);
         self.machine.answer(id, answer);
-        if meanwhile.eof {
-            self.machine.handle_eof();
-        }
     }
 
     async fn close(mut self, reason: CloseReason) -> Ended {
@@ -304,19 +285,12 @@ async fn ask<A: Acceptor>(
         return match acceptor.accept(peer).await {
             Ok(new) => {
                 *handler = Some(new);
-                // After XCLIENT this is another peer, of whom nothing is known yet.
-                *session = Session::new(peer.clone());
                 Answer::accepted()
             }
             Err(reply) => Answer::Refused { reply, close: true },
         };
     }
     let Some(handler) = handler else { return broken().into() };
-    // A spent budget is told before the message comes, so that nothing is sent in vain.
-    let spent = body.budget.used() >= body.budget.limit();
-    if spent && matches!(question, Question::Mail { .. } | Question::Data { .. }) {
-        return no_memory().into();
-    }
     let yes_or_no =
         |decision: Result<(), Refusal>| decision.map_or_else(Answer::from, |()| Answer::accepted());
     match question {
@@ -332,16 +306,10 @@ async fn ask<A: Acceptor>(
             session.authenticated |= matches!(answer, Answer::Accepted { .. });
             answer
         }
-        Question::Mail { reverse_path, options, private } => {
-            if let Err(refusal) = private_first(handler, session, "MAIL", private).await {
-                return refusal.into();
-            }
+        Question::Mail { reverse_path, options, .. } => {
             yes_or_no(handler.mail(session, reverse_path, options).await)
         }
-        Question::Rcpt { recipient, envelope, private } => {
-            if let Err(refusal) = private_first(handler, session, "RCPT", private).await {
-                return refusal.into();
-            }
+        Question::Rcpt { recipient, envelope, .. } => {
             yes_or_no(handler.rcpt(session, recipient, envelope).await)
         }
         Question::Data { envelope } => yes_or_no(handler.data(session, envelope).await),
@@ -363,15 +331,6 @@ async fn ask<A: Acceptor>(
         // A question of a later protocol crate: there is no handler method for it yet.
         _ => unknown_command(),
     }
-}
-
-async fn private_first<H: Handler>(
-    handler: &mut H,
-    session: &Session,
-    verb: &'static str,
-    parameters: &[Parameter],
-) -> Result<(), Refusal> {
-    if parameters.is_empty() { Ok(()) } else { handler.private(session, verb, parameters).await }
 }
 
 /// The body so far, within the budget.

@@ -19,7 +19,6 @@ const STEPS: &[Step] = &[
     ("alone", alone),
     ("doc", doc),
     ("demo", demo),
-    ("fuzz", || crate::fuzz::run(&["--seconds".to_owned(), "4".to_owned()])),
     ("test", || crate::test::run(&[])),
 ];
 
@@ -47,9 +46,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
 }
 
 fn format() -> Outcome {
-    let fuzz = crate::cli::root().join("fuzz");
-    let workspace = shown(cargo().args(["fmt", "--all", "--check"]));
-    workspace.and(shown(cargo().args(["fmt", "--check"]).current_dir(fuzz)))
+    shown(cargo().args(["fmt", "--all", "--check"]))
 }
 
 fn clippy() -> Outcome {

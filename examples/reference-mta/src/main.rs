@@ -2,7 +2,12 @@
 //!
 //! This file only reads the command line and hands on; each command has a file of its own under `commands/`.
 
+mod certificate;
 mod commands;
+mod config;
+mod demo;
+mod log;
+mod signals;
 
 use std::process::ExitCode;
 

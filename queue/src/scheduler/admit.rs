@@ -130,10 +130,7 @@ impl Scheduler {
     fn start(&mut self, number: u32, now: Timestamp) {
         let Some(unit) = self.units.get_mut(number) else { return };
         let Some(lane) = self.lanes.get(unit.lane) else { return };
-        let restored = unit.flags.has(Flags::UNTRIED);
-        let cancelled = || self.orders.cancellation(unit.id, &lane.lane, unit.id.created(), now);
-        // What is accepted now came after the order.
-        if let Some(bounce) = restored.then(cancelled).flatten() {
+        if let Some(bounce) = self.orders.cancellation(unit.id, &lane.lane, unit.id.created(), now) {
             unit.flags.set(Flags::CANCELLED, true);
             unit.flags.set(Flags::BOUNCED, bounce);
         } else if let Some(order) = self.orders.hold(unit.id, &lane.lane, now) {

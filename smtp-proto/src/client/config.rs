@@ -23,7 +23,7 @@ pub enum Protocol {
 }
 
 /// Whether STARTTLS is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum StartTls {
     /// Never, even if it is offered.
     None,

@@ -5,12 +5,16 @@
 
 mod arc;
 mod auth;
+mod config;
 mod dkim;
 mod dmarc;
 mod dns;
-mod output;
+pub(crate) mod output;
 mod report;
+mod send;
+mod serve;
 mod shaping;
+mod sink;
 mod spf;
 mod tlsrpt;
 
@@ -21,6 +25,16 @@ use clap::Subcommand;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Runs the MTA.
+    Serve(Box<serve::Serve>),
+    /// Shows the main job from end to end on loopback.
+    Demo(crate::demo::Demo),
+    /// Sends one message to one server.
+    Send(send::Send),
+    /// Receives mail and throws it away.
+    Sink(sink::Sink),
+    /// Checks a configuration file, or prints the default one.
+    Config(config::ConfigCommand),
     /// Validates and seals ARC chains.
     Arc(arc::Arc),
     /// Verifies and makes DKIM signatures, and makes keys.
@@ -42,6 +56,11 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Command::Serve(command) => command.run(),
+            Command::Demo(command) => command.run(),
+            Command::Send(command) => command.run(),
+            Command::Sink(command) => command.run(),
+            Command::Config(command) => command.run(),
             Command::Arc(command) => command.run(),
             Command::Dkim(command) => command.run(),
             Command::Lookup(command) => command.run(),
@@ -69,6 +88,12 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// A runtime for a command that serves: all cores, timers and sockets.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))
 }
 
 /// Runs a command's look-ups to their end.

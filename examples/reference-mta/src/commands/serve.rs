@@ -1,0 +1,201 @@
+//! `postwright serve`: the MTA as a daemon, from a configuration file or from a few options.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use postwright::core::dns::{HickoryConfig, HickoryResolver};
+use postwright::core::{
+    Answer, BoxFuture, Clock, DnsError, Domain, Host, Name, RecordKind, Resolver, SystemClock, SystemEntropy,
+    World,
+};
+use postwright::queue::{Durability, EmbeddedOptions, EmbeddedSpool, SyncLevel};
+use postwright::smtp_client::{Client, Trust};
+use postwright::smtp_server::{Server, ServerConfig};
+use postwright::{Metrics, Mta, Relay, Routes};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{Failure, output};
+use crate::config::{Config, Listener, Network, Role, SmartHost};
+use crate::{certificate, log, signals};
+
+/// `postwright serve --config FILE`, or a quick relay without a file.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// The configuration file; see `postwright config print-default`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "smart_host", "spool", "hostname", "relay_from"])]
+    config: Option<PathBuf>,
+    /// Where to listen, without a file; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where all mail goes, without a file.
+    #[arg(long, value_name = "HOST:PORT")]
+    smart_host: Option<SmartHost>,
+    /// The folder that holds accepted mail, without a file.
+    #[arg(long, value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// Our name in greetings, EHLO and Received fields.
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<Domain>,
+    /// Networks whose mail goes anywhere; may be given several times. Without it: loopback only.
+    #[arg(long, value_name = "CIDR")]
+    relay_from: Vec<Network>,
+    /// Largest message in octets.
+    #[arg(long, value_name = "OCTETS")]
+    message_size: Option<u64>,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        log::start();
+        let config = self.config()?;
+        super::runtime()?.block_on(serve(config))
+    }
+
+    fn config(self) -> Result<Config, Failure> {
+        if let Some(path) = self.config {
+            return Config::load(&path);
+        }
+        let (Some(address), Some(smart_host), Some(spool)) = (self.listen, self.smart_host, self.spool)
+        else {
+            return Err(Failure::new(
+                "give --config FILE, or --listen ADDR --smart-host HOST:PORT --spool DIR",
+            ));
+        };
+        let listen = vec![Listener { address, role: Role::Relay, tls: None }];
+        let mut config = Config { listen, ..Config::default() };
+        config.delivery.smart_host = Some(smart_host);
+        config.spool.path = spool;
+        config.hostname = self.hostname.unwrap_or(config.hostname);
+        if !self.relay_from.is_empty() {
+            config.relay.from = self.relay_from;
+        }
+        config.limits.message_size = self.message_size.unwrap_or(config.limits.message_size);
+        config.check().map_err(Failure::new)?;
+        Ok(config)
+    }
+}
+
+async fn serve(config: Config) -> Result<ExitCode, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let metrics = Arc::new(Metrics::default());
+    let mta = assemble(&config, clock.clone(), metrics.clone())?;
+    let mut servers = Vec::new();
+    for listener in &config.listen {
+        let cannot = |error| Failure::new(format!("cannot listen on {}: {error}", listener.address));
+        let socket = TcpListener::bind(listener.address).await.map_err(cannot)?;
+        let local = socket.local_addr().map_err(cannot)?;
+        let server = Server::new(server_config(&config, listener)?, clock.clone(), mta.intake());
+        servers.push((server, socket, local));
+    }
+    for (_, _, local) in &servers {
+        output::text(&format!("listening on {local}\n"))?;
+    }
+    let (tell, told) = watch::channel(false);
+    let stopping = || {
+        let mut told = told.clone();
+        async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = told.wait_for(|stop| *stop).await;
+        }
+    };
+    let listening = async {
+        let sessions = servers.into_iter().map(|(server, socket, _)| {
+            let stop = stopping();
+            async move { server.serve(socket, stop).await }
+        });
+        let mut tasks = tokio::task::JoinSet::new();
+        sessions.for_each(|session| drop(tasks.spawn(session)));
+        while tasks.join_next().await.is_some() {}
+    };
+    let stop = async {
+        signals::stop().await;
+        tracing::info!("draining");
+        // The receivers are the futures beside this one; without them there is nothing to stop.
+        let _ = tell.send(true);
+    };
+    tokio::join!(stop, listening, mta.run(stopping()));
+    tracing::info!(counts = ?metrics.counts(), "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The system that the configuration describes.
+fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Mta, Failure> {
+    let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver: resolver(config)? };
+    let mut options = EmbeddedOptions::new(&config.spool.path, clock.clone());
+    options.min_free = config.spool.min_free;
+    if config.spool.relaxed {
+        options.durability = Durability { accept: SyncLevel::Relaxed, update: SyncLevel::Relaxed };
+        tracing::warn!("spool.relaxed is set: a power cut may lose mail that was acknowledged");
+    }
+    let spool = EmbeddedSpool::open(options).map_err(Failure::new)?;
+    let client = Client::new(&Trust::Web, clock).map_err(Failure::new)?;
+    let networks = config.relay.from.clone();
+    let relay = Relay::nobody()
+        .trust(move |ip| networks.iter().any(|network| network.contains(ip)))
+        .accept_for(config.relay.domains.iter().cloned());
+    let mut routes = match &config.delivery.smart_host {
+        Some(SmartHost { host, port }) => Routes::smart_host(host.clone(), *port),
+        None => Routes::mx(),
+    };
+    routes.mx_port = config.delivery.port;
+    routes.rules.prohibit_private = !config.delivery.private_addresses;
+    routes.rules.own_names = vec![config.hostname.clone()];
+    Ok(Mta::builder(config.hostname.clone(), world, Arc::new(spool), client)
+        .relay(relay)
+        .routes(routes)
+        .settings(|settings| {
+            settings.retry.first = config.retry.first;
+            settings.retry.longest = config.retry.longest;
+            settings.lifetime = config.retry.lifetime;
+            settings.connections = config.delivery.connections;
+            settings.connections_per_site = config.delivery.connections_per_site;
+            settings.queued = config.limits.queued;
+            settings.drain_timeout = config.limits.drain;
+        })
+        .observer(metrics)
+        .observer(Arc::new(log::Events))
+        .build())
+}
+
+/// The system's resolver. A smart host at an address needs none: a machine without DNS may still relay.
+fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
+    let at_an_address = matches!(&config.delivery.smart_host, Some(SmartHost { host: Host::Literal(_), .. }));
+    match HickoryResolver::new(&HickoryConfig::default()) {
+        Ok(resolver) => Ok(Arc::new(resolver)),
+        Err(error) if at_an_address => {
+            tracing::warn!(%error, "there is no DNS; the smart host's address is enough");
+            Ok(Arc::new(NoDns))
+        }
+        Err(error) => Err(Failure::new(error)),
+    }
+}
+
+/// Knows nothing, and says so: no answer is no reason to bounce.
+struct NoDns;
+
+impl Resolver for NoDns {
+    fn lookup<'a>(&'a self, _: &'a Name, _: RecordKind) -> BoxFuture<'a, Result<Answer, DnsError>> {
+        Box::pin(std::future::ready(Err(DnsError::ServFail)))
+    }
+}
+
+fn server_config(config: &Config, listener: &Listener) -> Result<ServerConfig, Failure> {
+    let mut server = ServerConfig::new(Host::Domain(config.hostname.clone())).with_session(|session| {
+        session.limits.message_size = config.limits.message_size;
+        session.limits.recipients = config.limits.recipients;
+    });
+    server.connections = config.limits.connections;
+    server.connections_per_ip = config.limits.connections_per_ip;
+    server.budget =
+        postwright::core::Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
+    server.drain_timeout = config.limits.drain.min(Duration::from_secs(3600));
+    if let Some(tls) = &listener.tls {
+        server = server.with_starttls(certificate::load(&tls.certificate, &tls.key)?);
+    }
+    Ok(server)
+}

@@ -1,0 +1,124 @@
+//! The configuration file of `postwright serve`: reading, checking, and the complaints about it.
+//!
+//! Invariant: a [`Config`] that [`Config::check`] lets pass relays for nobody but the networks it names, and every
+//! file it names was asked for at check time. A complaint names the file, the line and what to write instead.
+//!
+//! Not here: what the values do (serve.rs hands them to the library).
+
+mod complaint;
+mod network;
+mod schema;
+
+use std::path::Path;
+
+pub(crate) use network::Network;
+pub(crate) use schema::{Config, DEFAULT_TEXT, Listener, Role, SmartHost};
+
+use crate::commands::Failure;
+
+impl Config {
+    /// Reads and checks a file.
+    pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
+        let shown = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Failure::new(format!("{shown}: {error}")))?;
+        Config::parse(&text, &shown)
+    }
+
+    /// Reads and checks a text; `shown` is the name to complain about.
+    pub(crate) fn parse(text: &str, shown: &str) -> Result<Config, Failure> {
+        let config: Config = toml::from_str(text).map_err(|error| complaint::of_toml(&error, text, shown))?;
+        config.check().map_err(|what| Failure::new(format!("{shown}: {what}")))?;
+        Ok(config)
+    }
+
+    /// What the types cannot rule out: open relays, two listeners on one address, TLS without files.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.listen.is_empty() {
+            return Err(
+                "there is no [[listen]] section; add one with address = \"127.0.0.1:2525\"".to_owned()
+            );
+        }
+        for (i, listener) in self.listen.iter().enumerate() {
+            if self.listen[..i].iter().any(|other| other.address == listener.address) {
+                return Err(format!("two [[listen]] sections have the address {}", listener.address));
+            }
+        }
+        for network in &self.relay.from {
+            if let Some(reason) = network.open_relay() {
+                return Err(format!(
+                    "relay.from contains {network}, which makes this an open relay: {reason}. Name your own networks"
+                ));
+            }
+        }
+        if self.relay.from.is_empty() && self.relay.domains.is_empty() {
+            return Err("[relay] names neither networks (from) nor domains: every message would be refused"
+                .to_owned());
+        }
+        self.retry.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::schema::Relay;
+    use super::*;
+
+    fn complaint(text: &str) -> String {
+        match Config::parse(text, "mta.toml") {
+            Ok(_) => panic!("accepted: {text}"),
+            Err(failure) => failure.to_string(),
+        }
+    }
+
+    const GOOD: &str = "hostname = \"mx.example.org\"\n[spool]\npath = \"/tmp/spool\"\n[[listen]]\naddress = \"127.0.0.1:2525\"\n";
+
+    #[test]
+    fn the_printed_default_is_valid_and_complete() {
+        let config = Config::parse(schema::DEFAULT_TEXT, "default").unwrap();
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let config = Config::parse(GOOD, "mta.toml").unwrap();
+        assert_eq!(config.relay, Relay::default());
+    }
+
+    #[test]
+    fn ten_ways_to_be_wrong_each_named_with_its_line() {
+        for (text, parts) in [
+            ("hostnam = \"x\"", &["mta.toml:1", "hostnam", "hostname"][..]),
+            ("hostname = \"x\"\n[spool]\npth = \"a\"", &["mta.toml:3", "pth", "path"]),
+            ("hostname = \"-bad\"", &["mta.toml:1", "RFC 5321"]),
+            ("hostname = 7", &["mta.toml:1", "string"]),
+            ("hostname = \"x", &["mta.toml:1"]),
+            ("[[listen]]\naddress = \"localhost\"", &["mta.toml:2", "127.0.0.1:2525"]),
+            ("[[listen]]\naddress = \"127.0.0.1:25\"\nrole = \"relais\"", &["mta.toml:3", "relais", "relay"]),
+            ("[relay]\nfrom = [\"10.0.0.0/33\"]", &["mta.toml:2", "10.0.0.0/33"]),
+            (
+                "[relay]\nfrom = [\"0.0.0.0/0\"]\n[[listen]]\naddress = \"127.0.0.1:25\"",
+                &["0.0.0.0/0", "open relay"],
+            ),
+            (
+                "[relay]\nfrom = [\"2000::/3\"]\n[[listen]]\naddress = \"127.0.0.1:25\"",
+                &["2000::/3", "open relay"],
+            ),
+            ("[retry]\nfirst = \"5 parsecs\"", &["mta.toml:2", "parsecs"]),
+            (
+                "[retry]\nfirst = \"2h\"\nlongest = \"1h\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
+                &["retry.first", "retry.longest"],
+            ),
+            ("listen = []", &["[[listen]]"]),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:25\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
+                &["two [[listen]]"],
+            ),
+        ] {
+            let said = complaint(text);
+            for part in parts {
+                assert!(said.contains(part), "{text:?} gave {said:?}, which lacks {part:?}");
+            }
+        }
+    }
+}

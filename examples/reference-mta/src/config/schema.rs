@@ -1,0 +1,267 @@
+//! The shape of the configuration file, its defaults, and the default file with comments.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postwright_core::{Domain, Host};
+use serde::{Deserialize, Deserializer, de};
+
+use super::Network;
+
+/// What `postwright config print-default` prints: every key with its default.
+pub(crate) const DEFAULT_TEXT: &str = include_str!("default.toml");
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) hostname: Domain,
+    pub(crate) spool: SpoolConfig,
+    pub(crate) listen: Vec<Listener>,
+    pub(crate) relay: Relay,
+    pub(crate) delivery: Delivery,
+    pub(crate) retry: Retry,
+    pub(crate) limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            hostname: "localhost".parse().expect("a literal domain"),
+            spool: SpoolConfig::default(),
+            listen: vec![Listener {
+                address: SocketAddr::from(([127, 0, 0, 1], 2525)),
+                role: Role::default(),
+                tls: None,
+            }],
+            relay: Relay::default(),
+            delivery: Delivery::default(),
+            retry: Retry::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SpoolConfig {
+    pub(crate) path: PathBuf,
+    #[serde(deserialize_with = "from_size")]
+    pub(crate) min_free: u64,
+    pub(crate) relaxed: bool,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        SpoolConfig { path: PathBuf::from("/var/spool/postwright"), min_free: 256 << 20, relaxed: false }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    #[serde(deserialize_with = "from_address")]
+    pub(crate) address: SocketAddr,
+    #[serde(default)]
+    pub(crate) role: Role,
+    #[serde(default)]
+    pub(crate) tls: Option<Tls>,
+}
+
+/// Whose mail a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Mail for our domains from anybody, and for anybody from our networks.
+    #[default]
+    Mx,
+    /// Mail from our networks only.
+    Relay,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Relay {
+    pub(crate) from: Vec<Network>,
+    #[serde(deserialize_with = "from_texts")]
+    pub(crate) domains: Vec<Domain>,
+}
+
+impl Default for Relay {
+    /// Loopback only.
+    fn default() -> Self {
+        let network = |text: &str| text.parse().expect("a literal network");
+        Relay { from: vec![network("127.0.0.0/8"), network("::1/128")], domains: Vec::new() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Delivery {
+    pub(crate) smart_host: Option<SmartHost>,
+    pub(crate) connections: usize,
+    pub(crate) connections_per_site: usize,
+    pub(crate) port: u16,
+    pub(crate) private_addresses: bool,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Delivery {
+            smart_host: None,
+            connections: 200,
+            connections_per_site: 10,
+            port: 25,
+            private_addresses: false,
+        }
+    }
+}
+
+/// A host and a port that all mail goes to: `relay.example.org:587` or `127.0.0.1:2526`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct SmartHost {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+}
+
+impl TryFrom<String> for SmartHost {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl std::str::FromStr for SmartHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(SmartHost { host: Host::Literal(address.ip()), port: address.port() });
+        }
+        let wrong =
+            || format!("{text:?} is not a smart host; write it like relay.example.org:587 or 192.0.2.1:25");
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, "25"));
+        Ok(SmartHost { host: host.parse().map_err(|_| wrong())?, port: port.parse().map_err(|_| wrong())? })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Retry {
+    #[serde(deserialize_with = "from_span")]
+    pub(crate) first: Duration,
+    #[serde(deserialize_with = "from_span")]
+    pub(crate) longest: Duration,
+    #[serde(deserialize_with = "from_span")]
+    pub(crate) lifetime: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry {
+            first: Duration::from_secs(5 * 60),
+            longest: Duration::from_secs(4 * 3600),
+            lifetime: Duration::from_secs(5 * 86_400),
+        }
+    }
+}
+
+impl Retry {
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.first > self.longest {
+            return Err("retry.first is longer than retry.longest; lower one or raise the other".to_owned());
+        }
+        if self.first.is_zero() {
+            return Err("retry.first is zero: a refused message would be tried without a pause".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    #[serde(deserialize_with = "from_size")]
+    pub(crate) message_size: u64,
+    pub(crate) recipients: usize,
+    pub(crate) connections: usize,
+    pub(crate) connections_per_ip: usize,
+    #[serde(deserialize_with = "from_size")]
+    pub(crate) memory: u64,
+    pub(crate) queued: usize,
+    #[serde(deserialize_with = "from_span")]
+    pub(crate) drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message_size: 50 << 20,
+            recipients: 1000,
+            connections: 1000,
+            connections_per_ip: 100,
+            memory: 512 << 20,
+            queued: 1_000_000,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `Domain`s, through their `FromStr`.
+fn from_text<'de, D: Deserializer<'de>>(input: D) -> Result<Domain, D::Error> {
+    parse(&String::deserialize(input)?)
+}
+
+fn from_texts<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Domain>, D::Error> {
+    Vec::<String>::deserialize(input)?.iter().map(|text| parse(text)).collect()
+}
+
+fn parse<E: de::Error>(text: &str) -> Result<Domain, E> {
+    text.parse().map_err(|error| E::custom(format!("{text:?}: {error}")))
+}
+
+fn from_address<'de, D: Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(input)?;
+    text.parse().map_err(|_| {
+        de::Error::custom(format!("{text:?} is not an address; write it like 127.0.0.1:2525 or [::1]:2525"))
+    })
+}
+
+/// Spans such as `90s`, `5m`, `4h`, `5d`.
+fn from_span<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(input)?;
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    number_with_unit(&text, &units)
+        .map(Duration::from_millis)
+        .ok_or_else(|| wrong(&text, "a span", "90s, 5m, 4h or 5d"))
+}
+
+/// Sizes such as `512 MiB`; a bare number is octets.
+fn from_size<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(input)?;
+    let units = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    number_with_unit(&text, &units).ok_or_else(|| wrong(&text, "a size", "64 KiB, 50 MiB or 1 GiB"))
+}
+
+fn wrong<E: de::Error>(text: &str, what: impl fmt::Display, like: &str) -> E {
+    E::custom(format!("{text:?} is not {what}; write it like {like}"))
+}
+
+fn number_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = (text[..digits].parse::<u64>().ok()?, text[digits..].trim());
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.checked_mul(*factor)
+}

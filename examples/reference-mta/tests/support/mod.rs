@@ -1,0 +1,32 @@
+//! What the process tests share: the MTA as a child process, a load that speaks raw SMTP, and a receiver that
+//! remembers. The load and the receiver are written on plain sockets, so that nothing of ours judges itself.
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    reason = "a test that cannot go on panics; not every test uses every part"
+)]
+
+pub mod load;
+pub mod mta;
+pub mod postfix;
+pub mod receiver;
+
+use std::time::Duration;
+
+/// Waits until `ready` says yes; panics with `what` after `limit`.
+pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
+    let step = Duration::from_millis(20);
+    let mut waited = Duration::ZERO;
+    while !ready() {
+        assert!(waited < limit, "gave up after {limit:?} waiting until {what}");
+        pause(step);
+        waited += step;
+    }
+}
+
+/// Real processes take real time.
+#[expect(clippy::disallowed_methods, reason = "a test thread that waits for another process")]
+pub fn pause(span: Duration) {
+    std::thread::sleep(span);
+}

@@ -1,0 +1,84 @@
+//! `postwright serve` as a child process that can be killed and started again on the same spool.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+pub struct Mta {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Mta {
+    /// Starts `serve` with a smart host on a free port and waits until it listens.
+    pub fn start(spool: &Path, smart_host: SocketAddr, more: &[&str]) -> Mta {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--hostname", "mta.test"])
+            .args(["--smart-host", &smart_host.to_string(), "--spool"])
+            .arg(spool)
+            .args(more);
+        Mta::spawn(command)
+    }
+
+    /// Starts `serve` with a configuration file.
+    pub fn with_config(file: &Path) -> Mta {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
+        command.args(["serve", "--config"]).arg(file);
+        Mta::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Mta {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (found, address) = mpsc::channel();
+        // The thread ends with the child, whose end closes the pipe.
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("listening on ") {
+                    let _ = found.send(address.trim().parse::<SocketAddr>().unwrap());
+                }
+            }
+        });
+        match address.recv_timeout(Duration::from_secs(30)) {
+            Ok(address) => Mta { child, address },
+            Err(_) => {
+                let _ = child.kill();
+                panic!("the MTA did not print `listening on ADDRESS` within 30 s: {:?}", child.wait());
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit status once it has drained.
+    pub fn terminate(mut self, limit: Duration) -> std::process::ExitStatus {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let mut status = None;
+        super::wait_until("the MTA has drained", limit, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Mta {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,133 @@
+//! Putting a system together: [`Builder`] and [`Mta`].
+
+use std::sync::Arc;
+
+use postwright_bounce::dsn::Composer;
+use postwright_core::{Domain, Envelope, Mailbox, Message, Refusal, World};
+use postwright_queue::scheduler::{Policies, Scheduler, SchedulerConfig};
+use postwright_queue::{Spool, SpoolId};
+use postwright_smtp_client::Client;
+use postwright_smtp_proto::client::Config as ClientConfig;
+
+use crate::delivery::Delivery;
+use crate::event::Observers;
+use crate::intake::Intake;
+use crate::pipeline::{self, Arrival};
+use crate::system::{Parts, System};
+use crate::{Observer, Relay, Routes, Settings, dispatch};
+
+/// Collects the parts of an [`Mta`].
+#[must_use = "call build()"]
+pub struct Builder {
+    hostname: Domain,
+    world: World,
+    spool: Arc<dyn Spool>,
+    client: Client,
+    client_config: ClientConfig,
+    relay: Relay,
+    routes: Routes,
+    observers: Observers,
+    settings: Settings,
+}
+
+impl Builder {
+    /// Who may send to whom. Without it, nobody may do anything.
+    pub fn relay(mut self, relay: Relay) -> Builder {
+        self.relay = relay;
+        self
+    }
+
+    /// Where mail goes. Without it, to each domain's MX.
+    pub fn routes(mut self, routes: Routes) -> Builder {
+        self.routes = routes;
+        self
+    }
+
+    /// Changes limits and times.
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Builder {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Changes what is said to other servers: extensions, time-outs.
+    pub fn client_config(mut self, change: impl FnOnce(&mut ClientConfig)) -> Builder {
+        change(&mut self.client_config);
+        self
+    }
+
+    /// Adds someone who is told of every event.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Builder {
+        self.observers.add(observer);
+        self
+    }
+
+    /// The system; nothing runs yet.
+    pub fn build(self) -> Mta {
+        let Builder { hostname, world, spool, client, client_config, relay, routes, observers, settings } =
+            self;
+        let mut config = SchedulerConfig::default();
+        config.policies = Policies { rules: Vec::new(), default: settings.retry_policy() };
+        config.max_messages = settings.queued;
+        config.max_in_flight_per_site = settings.connections_per_site;
+        config.max_in_flight = settings.connections;
+        let scheduler = Scheduler::new(config, world.entropy.clone());
+        let postmaster =
+            Mailbox::quote("postmaster", hostname.clone()).expect("a short local part at a domain");
+        let composer = Composer::new(hostname.clone(), postmaster);
+        let delivery = Delivery::new(client, routes, world.clone(), &client_config);
+        let parts =
+            Parts { hostname, world, spool, scheduler, relay, delivery, composer, observers, settings };
+        Mta { system: Arc::new(System::new(parts)) }
+    }
+}
+
+/// A mail transfer agent without sockets of its own: give [`Mta::intake`] to servers and let [`Mta::run`] deliver.
+///
+/// See the crate's front page for a whole one.
+#[derive(Clone)]
+pub struct Mta {
+    system: Arc<System>,
+}
+
+impl Mta {
+    /// Starts with the four parts that have no default.
+    pub fn builder(hostname: Domain, world: World, spool: Arc<dyn Spool>, client: Client) -> Builder {
+        Builder {
+            client_config: ClientConfig::new(hostname.clone()),
+            hostname,
+            world,
+            spool,
+            client,
+            relay: Relay::nobody(),
+            routes: Routes::mx(),
+            observers: Observers::default(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// What servers ask: who may write to whom, and taking messages.
+    pub fn intake(&self) -> Intake {
+        Intake(self.system.clone())
+    }
+
+    /// Takes a message that came by another way than SMTP. When this returns an id, the message would survive a
+    /// power cut.
+    ///
+    /// # Errors
+    /// What an SMTP client would have been told: 452 if there is no room, 451 if the spool failed, 554 for a loop.
+    pub async fn submit(&self, envelope: &Envelope, message: Message) -> Result<SpoolId, Refusal> {
+        let arrival = Arrival { peer: ([127, 0, 0, 1], 0).into(), hello: Some("localhost"), with: "local" };
+        pipeline::take_in(&self.system, arrival, envelope, message).await
+    }
+
+    /// Reads the queue and delivers until `stop` resolves; then finishes what is running, for at most
+    /// [`Settings::drain_timeout`]. Run it once.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        dispatch::run(self.system.clone(), stop).await;
+    }
+
+    /// Whether the spool takes mail, and what it knows of itself.
+    pub fn spool_health(&self) -> postwright_queue::Health {
+        self.system.spool.health()
+    }
+}

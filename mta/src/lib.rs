@@ -1,0 +1,76 @@
+//! A mail transfer agent as a library: accept, queue durably, deliver, tell the sender.
+//!
+//! This crate is where the others meet. [`Mta`] is built from a [`World`](core::World) (clock, randomness, DNS), a
+//! [`Spool`](queue::Spool) and a [`Client`](smtp_client::Client); servers ask its [`Intake`], and [`Mta::run`]
+//! delivers. `pipeline.rs` is the whole way of a message on one page.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use postwright::core::dns::{HickoryConfig, HickoryResolver};
+//! use postwright::core::{Domain, SystemClock, SystemEntropy, World};
+//! use postwright::queue::{EmbeddedOptions, EmbeddedSpool};
+//! use postwright::smtp_client::{Client, Trust};
+//! use postwright::smtp_server::{Server, ServerConfig};
+//! use postwright::{Mta, Relay};
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let hostname: Domain = "mx.example.org".parse()?;
+//! let clock = Arc::new(SystemClock::new());
+//! let resolver = Arc::new(HickoryResolver::new(&HickoryConfig::default())?);
+//! let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver };
+//! let spool = Arc::new(EmbeddedSpool::open(EmbeddedOptions::new("/var/spool/mta", clock.clone()))?);
+//! let client = Client::new(&Trust::Web, clock.clone())?;
+//!
+//! let mta = Mta::builder(hostname.clone(), world, spool, client)
+//!     .relay(Relay::nobody().trust(|ip| ip.is_loopback()))
+//!     .build();
+//! let server = Server::new(ServerConfig::new(hostname), clock, mta.intake());
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:2525").await?;
+//! let stop = || async { drop(tokio::signal::ctrl_c().await) };
+//! tokio::join!(server.serve(listener, stop()), mta.run(stop()));
+//! # Ok(()) }
+//! ```
+//!
+//! What it promises: a 250 means that every accepted recipient and the body would survive a power cut (with the
+//! spool's default durability); each accepted recipient ends once, and the sender hears of failures by a
+//! notification that is as durable as the message was; [`Event`] tells of all of it.
+//!
+//! Not here: sockets and TLS for the server (smtp-server), a configuration file (the reference MTA).
+
+mod builder;
+mod delivery;
+mod dispatch;
+mod event;
+mod intake;
+mod metrics;
+mod pipeline;
+mod received;
+mod relay;
+mod routes;
+mod settings;
+mod system;
+
+pub use builder::{Builder, Mta};
+pub use event::{Event, Observer};
+pub use intake::{Intake, Reception};
+pub use metrics::{Counts, Metrics};
+pub use relay::{RecipientCheck, Relay, Trusts};
+pub use routes::{Routes, Via};
+pub use settings::{Retry, Settings};
+
+#[cfg(feature = "dkim")]
+#[doc(no_inline)]
+pub use postwright_dkim as dkim;
+#[cfg(feature = "shaping")]
+#[doc(no_inline)]
+pub use postwright_shaping as shaping;
+#[cfg(feature = "spf-dmarc")]
+#[doc(no_inline)]
+pub use postwright_spf_dmarc as spf_dmarc;
+/// The engines and drivers that this crate is built from.
+#[doc(no_inline)]
+pub use {
+    postwright_bounce as bounce, postwright_core as core, postwright_queue as queue,
+    postwright_smtp_client as smtp_client, postwright_smtp_proto as smtp_proto,
+    postwright_smtp_server as smtp_server,
+};

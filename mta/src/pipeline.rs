@@ -1,0 +1,350 @@
+//! One message, door to door: [`take_in`], [`attempt`], [`settle`].
+//!
+//! ```text
+//! server --> take_in: loop guard, stamp, reserve, commit (durable), 250, admit
+//!                          |
+//!                      scheduler: due, routed, its turn
+//!                          |
+//!            attempt: load, deliver, one status a recipient
+//!                          |
+//!             settle: the outcome and its notification in one commit, then tell
+//! ```
+//!
+//! Invariants: I1, nothing is acknowledged before `commit` came back; I2, a recipient's end and the notification
+//! about it are one commit, so that a crash leaves both or neither; a failed commit is tried again by the
+//! scheduler, and the notification has the same id each time.
+//!
+//! Standards: RFC 5321 4.2.5, 4.4, 6.1, 6.3; RFC 3461.
+//!
+//! Not here: when an attempt is due (queue), how it is made (delivery.rs), the loop that calls this (dispatch.rs).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use postwright_bounce::dsn::{Action, DsnId, Fate, Original};
+use postwright_core::{
+    Cause, DeliveryStatus, EnhancedStatus, Envelope, Message, Phase, Recipient, Refusal, ReversePath,
+};
+use postwright_queue::scheduler::{
+    Attempt, AttemptResult, Effect, Report, ReportEvent, Scope, Settlement, Task,
+};
+use postwright_queue::{Change, Entry, SpoolError, SpoolId};
+
+use crate::Event;
+use crate::received::Trace;
+use crate::system::System;
+
+/// Who hands a message in, and how.
+pub(crate) struct Arrival<'a> {
+    pub(crate) peer: SocketAddr,
+    pub(crate) hello: Option<&'a str>,
+    /// The keyword for `with` (RFC 3848).
+    pub(crate) with: &'a str,
+}
+
+/// Makes a message ours, or says why not. When this returns an id, the message would survive a power cut.
+pub(crate) async fn take_in(
+    system: &System,
+    arrival: Arrival<'_>,
+    envelope: &Envelope,
+    message: Message,
+) -> Result<SpoolId, Refusal> {
+    if postwright_bounce::is_looping(&message, system.settings.hops) {
+        return Err(Refusal::known(
+            554,
+            EnhancedStatus::known(5, 4, 6),
+            "Too many hops: this message is in a loop",
+        ));
+    }
+    let now = system.world.clock.now();
+    let id = SpoolId::new(now, &*system.world.entropy);
+    let only_recipient = match &envelope.recipients[..] {
+        [only] => Some(&only.mailbox),
+        _ => None,
+    };
+    let trace = Trace {
+        hello: arrival.hello,
+        peer: arrival.peer.ip(),
+        by: &system.hostname,
+        with: arrival.with,
+        id: &id.to_string(),
+        only_recipient,
+        at: now,
+    };
+    let body = message.prepend(trace.field());
+    let slot = system.scheduler().reserve().map_err(|_| queue_full())?;
+    let entry = Entry::new(id, envelope.clone(), octets(&body), now, system.settings.retry_policy().lifetime);
+    let put = Change::Put { entry: entry.clone(), body };
+    let claims = system.spool.commit(vec![put]).await.map_err(|error| {
+        system.spool_failed("accepting a message", &error);
+        error.refusal()
+    })?;
+    system.observers.tell(Event::Accepted {
+        id,
+        peer: Some(arrival.peer),
+        reverse_path: &envelope.reverse_path,
+        recipients: envelope.recipients.len(),
+        octets: usize::try_from(entry.size).unwrap_or(usize::MAX),
+    });
+    if let Some(claim) = claims.into_iter().next() {
+        system.admit(slot, claim, &entry);
+    }
+    Ok(id)
+}
+
+/// What an attempt brought, with the message it was about, if it was read.
+pub(crate) struct Attempted {
+    pub(crate) result: AttemptResult,
+    body: Option<Message>,
+}
+
+/// Does what the scheduler asks for: mostly, delivers to some recipients of one message.
+pub(crate) async fn attempt(system: &System, attempt: &Attempt) -> Attempted {
+    let loaded = match system.spool.load(attempt.id).await {
+        Ok(loaded) => loaded,
+        Err(error) => return Attempted { result: unreadable(system, attempt, &error), body: None },
+    };
+    let statuses = match attempt.task {
+        Task::Deliver => deliver(system, attempt, &loaded.entry, loaded.body.clone()).await,
+        Task::Expire | Task::Warn | Task::Cancel => Vec::new(),
+    };
+    let result = AttemptResult::Finished { entry: Box::new(loaded.entry), statuses };
+    Attempted { result, body: Some(loaded.body) }
+}
+
+fn unreadable(system: &System, attempt: &Attempt, error: &SpoolError) -> AttemptResult {
+    match error {
+        SpoolError::NotFound(_) | SpoolError::Damaged(_) => {
+            system.observers.tell(Event::Damaged { what: &error.to_string() });
+            AttemptResult::Lost
+        }
+        _ => {
+            system.spool_failed("reading a message", error);
+            AttemptResult::Postponed {
+                until: system.world.clock.now() + system.settings.spool_pause,
+                scope: Scope::Message,
+                because: format!("the spool cannot read it: {error}; message {}", attempt.id).into(),
+            }
+        }
+    }
+}
+
+/// One status for each of the attempt's recipients.
+async fn deliver(system: &System, attempt: &Attempt, entry: &Entry, body: Message) -> Vec<DeliveryStatus> {
+    let recipients: Vec<Recipient> = attempt
+        .recipients
+        .iter()
+        .filter_map(|index| entry.envelope.recipients.get(*index).cloned())
+        .collect();
+    let count = recipients.len();
+    let envelope = Envelope {
+        reverse_path: entry.envelope.reverse_path.clone(),
+        recipients,
+        options: entry.envelope.options.clone(),
+    };
+    let clock = &system.world.clock;
+    // I3: an attempt that would outlive the message is given up.
+    let left = attempt.deadline.since(clock.now());
+    let delivery = system.delivery.deliver(&attempt.lane.host, envelope, body);
+    match tokio::time::timeout(left, delivery).await {
+        Ok(statuses) => statuses,
+        Err(_) => vec![expired(clock.now()); count],
+    }
+}
+
+/// Makes what an attempt brought durable, together with the notifications about it, and tells of it.
+pub(crate) async fn settle(system: &System, attempt: Attempt, attempted: Attempted) {
+    let recipients = attempt.recipients.clone();
+    let effects = system.scheduler().record(attempt, attempted.result, system.world.clock.now());
+    for effect in &effects {
+        if let Effect::Settle(settlement) = effect {
+            tell_deferrals(system, settlement, &recipients);
+        }
+    }
+    carry_out(system, effects, attempted.body).await;
+}
+
+/// Commits what the scheduler asks for, and what it asks for in turn, until it asks for nothing more.
+pub(crate) async fn carry_out(system: &System, effects: Vec<Effect>, body: Option<Message>) {
+    let mut effects = VecDeque::from(effects);
+    while let Some(effect) = effects.pop_front() {
+        match effect {
+            Effect::Settle(settlement) => effects.extend(commit(system, settlement, body.clone()).await),
+            Effect::Store(change) => {
+                if let Err(error) = system.spool.commit(vec![change]).await {
+                    system.spool_failed("storing a change", &error);
+                }
+            }
+        }
+    }
+    system.wake.notify_one();
+}
+
+/// Commits a settlement with its notifications. After a failure the scheduler brings it again in a moment.
+async fn commit(system: &System, settlement: Settlement, body: Option<Message>) -> Vec<Effect> {
+    let (id, entry, reports) = (settlement.id, settlement.entry.clone(), settlement.reports.clone());
+    let committed = async {
+        let notices = notices(system, &settlement, body).await?;
+        let puts = notices
+            .iter()
+            .map(|notice| Change::Put { entry: notice.entry.clone(), body: notice.body.clone() });
+        let changes = puts.chain([settlement.change]).collect();
+        let claims = system.spool.commit(changes).await?;
+        Ok::<_, SpoolError>((notices, claims))
+    };
+    let result = match committed.await {
+        Err(error) => {
+            system.spool_failed("settling a message", &error);
+            Err(error)
+        }
+        Ok((notices, claims)) => {
+            tell_outcomes(system, id, &entry, &reports);
+            for (notice, claim) in notices.into_iter().zip(claims) {
+                tell_notice(system, &notice, id);
+                let slot = system.scheduler().reserve_notice();
+                system.admit(slot, claim, &notice.entry);
+            }
+            Ok(())
+        }
+    };
+    system.scheduler().settled(id, result, system.world.clock.now())
+}
+
+/// A notification, ready to be stored.
+struct Notice {
+    entry: Entry,
+    body: Message,
+}
+
+/// The notifications that the sender of a message is owed: none for most settlements, one for the others.
+async fn notices(
+    system: &System,
+    settlement: &Settlement,
+    body: Option<Message>,
+) -> Result<Vec<Notice>, SpoolError> {
+    let entry = &settlement.entry;
+    let reported: Vec<(&Report, Action)> =
+        settlement.reports.iter().filter_map(|report| Some((report, action(report.event)?))).collect();
+    let wanted = |(report, action): &(&Report, Action)| {
+        let recipient = entry.envelope.recipients.get(report.recipient);
+        recipient.is_some_and(|recipient| action.is_wanted(recipient.notify))
+    };
+    let wanted: Vec<_> = reported.into_iter().filter(wanted).collect();
+    let ReversePath::Mailbox(sender) = &entry.envelope.reverse_path else {
+        if !wanted.is_empty() {
+            system.observers.tell(Event::Unnotified { about: settlement.id });
+        }
+        return Ok(Vec::new());
+    };
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message = match body {
+        Some(body) => body,
+        None => system.spool.load(settlement.id).await?.body,
+    };
+    let now = system.world.clock.now();
+    let statuses: Vec<DeliveryStatus> =
+        wanted.iter().map(|(report, _)| last_status(entry, report, now)).collect();
+    let fates: Vec<Fate<'_>> = wanted
+        .iter()
+        .zip(&statuses)
+        .filter_map(|((report, action), status)| {
+            let recipient = entry.envelope.recipients.get(report.recipient)?;
+            let retry_until = (*action == Action::Delayed).then_some(entry.expires);
+            Some(Fate { recipient, action: *action, status, retry_until })
+        })
+        .collect();
+    let original = Original { options: &entry.envelope.options, message: &message, arrived: entry.created };
+    let mut notices = Vec::new();
+    for (part, fates) in fates.chunks(system.composer.limits.recipients).enumerate() {
+        let id = notice_id(entry, part);
+        let Some(dsn_id) = DsnId::new(&id.to_string()) else { continue };
+        // The chunks are as large as the composer takes, so that it has nothing to refuse.
+        let Ok(Some(dsn)) = system.composer.compose(sender, original, fates, &dsn_id, now) else { continue };
+        let lifetime = system.settings.retry_policy().lifetime;
+        let entry = Entry::new(id, dsn.envelope, octets(&dsn.message), now, lifetime);
+        notices.push(Notice { entry, body: dsn.message });
+    }
+    Ok(notices)
+}
+
+fn action(event: ReportEvent) -> Option<Action> {
+    match event {
+        ReportEvent::Delivered => Some(Action::Delivered),
+        ReportEvent::Relayed => Some(Action::Relayed),
+        ReportEvent::Failed | ReportEvent::Expired => Some(Action::Failed),
+        ReportEvent::Delayed => Some(Action::Delayed),
+        ReportEvent::Cancelled => None,
+    }
+}
+
+/// The same id for the same notification, so that one that is composed twice is stored once: the message's own id,
+/// moved on by how far its recipients have come.
+fn notice_id(entry: &Entry, part: usize) -> SpoolId {
+    let steps: u64 =
+        entry.progress.iter().map(|progress| u64::from(progress.attempts) + u64::from(progress.warned)).sum();
+    let part = u64::try_from(part).unwrap_or(0);
+    let moved = u128::from_be_bytes(*entry.id.as_bytes())
+        .wrapping_add(1 + u128::from(steps) * 1024 + u128::from(part));
+    SpoolId::from_bytes(moved.to_be_bytes())
+}
+
+fn last_status(entry: &Entry, report: &Report, now: postwright_core::Timestamp) -> DeliveryStatus {
+    let last = entry.progress.get(report.recipient).and_then(|progress| progress.last.clone());
+    last.unwrap_or_else(|| expired(now))
+}
+
+fn expired(now: postwright_core::Timestamp) -> DeliveryStatus {
+    DeliveryStatus::local(EnhancedStatus::known(4, 4, 7), Cause::Expired, Phase::Resolve, now)
+}
+
+fn tell_deferrals(system: &System, settlement: &Settlement, recipients: &[usize]) {
+    let entry = &settlement.entry;
+    for index in recipients {
+        let (Some(progress), Some(recipient)) =
+            (entry.progress.get(*index), entry.envelope.recipients.get(*index))
+        else {
+            continue;
+        };
+        if let (true, Some(status)) = (progress.is_pending(), &progress.last) {
+            let (id, next, recipient) = (settlement.id, progress.due, &recipient.mailbox);
+            system.observers.tell(Event::Deferred { id, recipient, status, next });
+        }
+    }
+}
+
+fn tell_outcomes(system: &System, id: SpoolId, entry: &Entry, reports: &[Report]) {
+    let now = system.world.clock.now();
+    for report in reports {
+        let Some(recipient) = entry.envelope.recipients.get(report.recipient) else { continue };
+        let recipient = &recipient.mailbox;
+        let status = &last_status(entry, report, now);
+        let attempts = entry.progress.get(report.recipient).map_or(0, |progress| progress.attempts);
+        let after = now.since(entry.created);
+        system.observers.tell(match report.event {
+            ReportEvent::Delivered | ReportEvent::Relayed => {
+                Event::Delivered { id, recipient, status, after, attempts }
+            }
+            ReportEvent::Failed => Event::Bounced { id, recipient, status },
+            ReportEvent::Expired => Event::Expired { id, recipient, status },
+            ReportEvent::Cancelled => Event::Cancelled { id, recipient },
+            ReportEvent::Delayed => continue,
+        });
+    }
+}
+
+fn tell_notice(system: &System, notice: &Notice, about: SpoolId) {
+    let id = notice.entry.id;
+    for recipient in &notice.entry.envelope.recipients {
+        system.observers.tell(Event::Notified { id, about, to: &recipient.mailbox });
+    }
+}
+
+fn octets(message: &Message) -> u64 {
+    u64::try_from(message.len()).unwrap_or(u64::MAX)
+}
+
+fn queue_full() -> Refusal {
+    Refusal::known(452, EnhancedStatus::known(4, 3, 1), "The queue is full, try again later")
+}

@@ -1,0 +1,90 @@
+//! Who may send to whom: the answer to RCPT that keeps us from being an open relay.
+//!
+//! Invariant: a [`Relay`] that was told nothing refuses everything.
+//!
+//! Standards: RFC 5321 3.6.2, 7.1; RFC 3463 3.8 (`5.7.1`).
+//!
+//! Not here: whether a mailbox exists (the embedder's [`RecipientCheck`]), authentication.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use postwright_core::{Domain, EnhancedStatus, Host, Mailbox, Refusal};
+
+/// Whether an address belongs to those who may send anywhere.
+pub type Trusts = dyn Fn(IpAddr) -> bool + Send + Sync;
+
+/// Whether a mailbox of one of our domains exists.
+pub type RecipientCheck = dyn Fn(&Mailbox) -> Result<(), Refusal> + Send + Sync;
+
+/// The relay policy.
+///
+/// ```
+/// use postwright::Relay;
+/// let relay = Relay::nobody()
+///     .trust(|ip| ip.is_loopback())
+///     .accept_for(["example.org".parse()?]);
+/// let (inside, outside) = ("127.0.0.1".parse()?, "192.0.2.1".parse()?);
+/// assert!(relay.check(inside, &"joe@elsewhere.example".parse()?).is_ok());
+/// assert!(relay.check(outside, &"joe@example.org".parse()?).is_ok());
+/// assert!(relay.check(outside, &"joe@elsewhere.example".parse()?).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Relay {
+    trusted: Arc<Trusts>,
+    domains: Vec<Domain>,
+    recipients: Arc<RecipientCheck>,
+}
+
+impl Relay {
+    /// Refuses everything.
+    pub fn nobody() -> Relay {
+        Relay { trusted: Arc::new(|_| false), domains: Vec::new(), recipients: Arc::new(|_| Ok(())) }
+    }
+
+    /// Lets those addresses send anywhere. An IPv4 address mapped into IPv6 is asked about as IPv4.
+    #[must_use]
+    pub fn trust(mut self, trusted: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Relay {
+        self.trusted = Arc::new(trusted);
+        self
+    }
+
+    /// Takes mail for these domains from anybody.
+    #[must_use]
+    pub fn accept_for(mut self, domains: impl IntoIterator<Item = Domain>) -> Relay {
+        self.domains.extend(domains);
+        self
+    }
+
+    /// Asks about each recipient of our domains, so that unknown ones are refused and not bounced later.
+    #[must_use]
+    pub fn check_recipients(
+        mut self,
+        check: impl Fn(&Mailbox) -> Result<(), Refusal> + Send + Sync + 'static,
+    ) -> Relay {
+        self.recipients = Arc::new(check);
+        self
+    }
+
+    /// Whether mail from `peer` may go to `recipient`.
+    ///
+    /// The local part is never looked into: `user%there@here` and `"user@there"@here` are mailboxes of `here`.
+    pub fn check(&self, peer: IpAddr, recipient: &Mailbox) -> Result<(), Refusal> {
+        if let Host::Domain(domain) = recipient.host()
+            && self.domains.contains(domain)
+        {
+            return (self.recipients)(recipient);
+        }
+        if (self.trusted)(peer.to_canonical()) {
+            return Ok(());
+        }
+        Err(Refusal::known(550, EnhancedStatus::known(5, 7, 1), "Relaying denied: not a domain of ours"))
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Relay for {:?}", self.domains)
+    }
+}

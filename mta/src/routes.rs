@@ -1,0 +1,67 @@
+//! Where mail for a host goes: to its MX, or to a smart host.
+//!
+//! Not here: the look-ups (smtp-client's `route`), retries.
+
+use std::collections::BTreeMap;
+
+use postwright_core::{Domain, Host};
+use postwright_smtp_client::route::Rules;
+use postwright_smtp_proto::client::StartTls;
+
+/// How mail for one host travels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// To the hosts that its DNS names (RFC 5321 5.1).
+    Mx,
+    /// To one host, whatever DNS says about the recipient's domain.
+    SmartHost {
+        /// Its name or address.
+        host: Host,
+        /// Its port.
+        port: u16,
+        /// Whether TLS is used on the way.
+        starttls: StartTls,
+    },
+}
+
+/// The routes of a system.
+///
+/// ```
+/// use postwright::{Routes, Via};
+/// let routes = Routes::mx();
+/// assert_eq!(routes.via(&"example.org".parse()?), &Via::Mx);
+/// # Ok::<(), postwright::core::AddressError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Routes {
+    default: Via,
+    domains: BTreeMap<Domain, Via>,
+    /// The port of MX hosts: 25, unless the network says otherwise.
+    pub mx_port: u16,
+    /// What MX look-ups have to keep to.
+    pub rules: Rules,
+}
+
+impl Routes {
+    /// Everything by MX.
+    pub fn mx() -> Routes {
+        Routes { default: Via::Mx, domains: BTreeMap::new(), mx_port: 25, rules: Rules::default() }
+    }
+
+    /// Everything to one host, with TLS if it offers it.
+    pub fn smart_host(host: Host, port: u16) -> Routes {
+        Routes { default: Via::SmartHost { host, port, starttls: StartTls::Opportunistic }, ..Routes::mx() }
+    }
+
+    /// Sends mail for one domain another way.
+    #[must_use]
+    pub fn with_domain(mut self, domain: Domain, via: Via) -> Routes {
+        self.domains.insert(domain, via);
+        self
+    }
+
+    /// The way to a host.
+    pub fn via(&self, host: &Host) -> &Via {
+        host.domain().and_then(|domain| self.domains.get(domain)).unwrap_or(&self.default)
+    }
+}

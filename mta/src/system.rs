@@ -1,0 +1,66 @@
+//! The parts that every message passes, in one struct: built once, shared by all tasks.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use postwright_bounce::dsn::Composer;
+use postwright_core::{Domain, World};
+use postwright_queue::scheduler::{Scheduler, Slot};
+use postwright_queue::{Claim, Entry, Spool, SpoolError};
+use tokio::sync::Notify;
+
+use crate::delivery::Delivery;
+use crate::event::Observers;
+use crate::{Event, Relay, Settings};
+
+pub(crate) struct System {
+    pub(crate) hostname: Domain,
+    pub(crate) world: World,
+    pub(crate) spool: Arc<dyn Spool>,
+    scheduler: Mutex<Scheduler>,
+    /// Something may be due earlier than the dispatcher thinks.
+    pub(crate) wake: Notify,
+    pub(crate) relay: Relay,
+    pub(crate) delivery: Delivery,
+    pub(crate) composer: Composer,
+    pub(crate) observers: Observers,
+    pub(crate) settings: Settings,
+}
+
+/// What a [`System`] is made of.
+pub(crate) struct Parts {
+    pub(crate) hostname: Domain,
+    pub(crate) world: World,
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) relay: Relay,
+    pub(crate) delivery: Delivery,
+    pub(crate) composer: Composer,
+    pub(crate) observers: Observers,
+    pub(crate) settings: Settings,
+}
+
+impl System {
+    pub(crate) fn new(parts: Parts) -> System {
+        let Parts { hostname, world, spool, scheduler, relay, delivery, composer, observers, settings } =
+            parts;
+        let (scheduler, wake) = (Mutex::new(scheduler), Notify::new());
+        System { hostname, world, spool, scheduler, wake, relay, delivery, composer, observers, settings }
+    }
+
+    /// The scheduler, for a moment: never hold it over an await.
+    pub(crate) fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
+        // The scheduler is pure; after a panic in it the best that is left is to go on with what it knows.
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a stored message to the scheduler.
+    pub(crate) fn admit(&self, slot: Slot, claim: Claim, entry: &Entry) {
+        let now = self.world.clock.now();
+        self.scheduler().admit(slot, claim, entry, now);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn spool_failed(&self, doing: &'static str, error: &SpoolError) {
+        self.observers.tell(Event::SpoolFailed { doing, error: &error.to_string() });
+    }
+}
