@@ -11,10 +11,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use postwright_core::{Cause, Clock, DeliveryStatus, Diagnostic, EnhancedStatus, Outcome, Phase};
-use postwright_smtp_proto::client::{Report, Transaction};
+use postwright_smtp_proto::client::{CloseReason, Report, Transaction};
 
 use crate::connect::{Connector, Target, TcpConnector};
 use crate::connection::{ConnectError, Connection, Options};
+use crate::policy::Attempt;
 use crate::route::MailHost;
 use crate::tls::{TlsClient, TlsSetupError, Trust};
 
@@ -70,10 +71,30 @@ impl Client {
         options: &Options,
         transaction: Transaction,
     ) -> (Report, Option<Connection>) {
+        let attempts = targets.iter().map(|target| (target, options));
+        self.try_each(attempts, transaction).await
+    }
+
+    /// As [`Client::deliver_keeping`], with options of its own for each server, such as
+    /// [`policy::attempts`](crate::policy::attempts) makes them.
+    pub async fn deliver_each(
+        &self,
+        attempts: &[Attempt],
+        transaction: Transaction,
+    ) -> (Report, Option<Connection>) {
+        let attempts = attempts.iter().map(|attempt| (&attempt.target, &attempt.options));
+        self.try_each(attempts, transaction).await
+    }
+
+    async fn try_each<'a>(
+        &self,
+        attempts: impl Iterator<Item = (&'a Target, &'a Options)>,
+        transaction: Transaction,
+    ) -> (Report, Option<Connection>) {
         let recipients = transaction.envelope.recipients.len();
         let mut best: Option<Report> = None;
-        for target in targets {
-            let report = match self.connect(target, options).await {
+        for (target, options) in attempts {
+            let report = match self.connect_or_fall_back(target, options).await {
                 Err(error) => Report::same(&error.status, recipients),
                 Ok(mut connection) => {
                     let report = connection.deliver(transaction.clone()).await;
@@ -92,6 +113,25 @@ impl Client {
             };
         }
         (best.unwrap_or_else(|| self.nowhere(recipients)), None)
+    }
+
+    /// Connects; if a handshake that nobody demanded fails, connects once more without TLS. Nothing about it is
+    /// remembered, so that the next delivery tries TLS again (RFC 7435 4).
+    async fn connect_or_fall_back(
+        &self,
+        target: &Target,
+        options: &Options,
+    ) -> Result<Connection, Box<ConnectError>> {
+        let result = self.connect(target, options).await;
+        let tls_failed =
+            |error: &ConnectError| matches!(error.close_reason(), Some(CloseReason::TlsFailed(_)));
+        match (result, options.in_clear()) {
+            (Err(error), Some(clear)) if tls_failed(&error) => {
+                tracing::debug!(host = %target.host, "no TLS; trying without");
+                self.connect(target, &clear).await
+            }
+            (result, _) => result,
+        }
     }
 
     fn nowhere(&self, recipients: usize) -> Report {

@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use postwright_core::{Cause, Clock, DeliveryStatus, EnhancedStatus, Instant, Phase, Remote, Timestamp};
 use postwright_smtp_proto::TlsInfo;
-use postwright_smtp_proto::client::{CloseReason, Config, Report, Session, Step, Transaction};
+use postwright_smtp_proto::client::{CloseReason, Config, Report, Session, StartTls, Step, Transaction};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::connect::{BoxIo, Connector, Target};
-use crate::tls::{Demand, TlsClient, Verdict, server_name};
+use crate::tls::{Demand, TlsClient, TlsFault, Verdict, server_name};
 
 /// Octets that are joined into one write.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -52,6 +52,20 @@ pub struct Options {
     /// With which account to authenticate, if at all.
     #[cfg(feature = "sasl")]
     pub account: Option<Account>,
+}
+
+impl Options {
+    /// The same without TLS, if nothing asks for it: for a second try after a handshake failed.
+    pub(crate) fn in_clear(&self) -> Option<Options> {
+        let optional = self.session.starttls == StartTls::Opportunistic
+            && self.demand == Demand::Nothing
+            && !self.implicit_tls;
+        optional.then(|| {
+            let mut session = Config::clone(&self.session);
+            session.starttls = StartTls::None;
+            Options { session: Arc::new(session), ..self.clone() }
+        })
+    }
 }
 
 /// An account at a smart host.
@@ -117,6 +131,8 @@ pub struct ConnectError {
     pub remote: Remote,
     /// Why.
     pub failure: ConnectFailure,
+    /// What was wrong with the handshake, if it failed.
+    pub tls: Option<TlsFault>,
     /// What it means for a recipient that goes to this server alone.
     pub status: Box<DeliveryStatus>,
 }
@@ -135,7 +151,7 @@ impl ConnectError {
                 DeliveryStatus { remote: Some(remote.clone()), ..status }
             }
         };
-        ConnectError { remote, failure, status: Box::new(status) }
+        ConnectError { remote, failure, tls: None, status: Box::new(status) }
     }
 
     /// Why the session ended, if the connection was open.
@@ -162,6 +178,7 @@ pub struct Connection {
     write_by: Instant,
     input: Box<[u8]>,
     transactions: u32,
+    tls_fault: Option<TlsFault>,
 }
 
 /// What ended a stretch of the loop.
@@ -217,6 +234,7 @@ impl Connection {
             write_by: now,
             input: vec![0; READ_BUFFER].into(),
             transactions: 0,
+            tls_fault: None,
         };
         #[cfg(feature = "sasl")]
         if let Some(account) = &options.account {
@@ -234,7 +252,8 @@ impl Connection {
                 let reason = connection.session.closed().cloned().unwrap_or(CloseReason::Quit);
                 tracing::debug!(host = %target.host, address = %target.address, %reason, "no session");
                 let remote = connection.session.remote().clone();
-                Err(Box::new(ConnectError::new(remote, ConnectFailure::Session(reason), clock.now())))
+                let error = ConnectError::new(remote, ConnectFailure::Session(reason), clock.now());
+                Err(Box::new(ConnectError { tls: connection.tls_fault, ..error }))
             }
         }
     }
@@ -385,12 +404,16 @@ impl Connection {
         };
         let upgraded = timeout(limit, upgrade(plain, &self.tls, &self.target, &self.options.demand)).await;
         let now = self.clock.mono();
-        match upgraded.unwrap_or_else(|_| Err("the handshake took too long".to_owned())) {
+        let late = || (TlsFault::Handshake, "the handshake took too long".to_owned());
+        match upgraded.unwrap_or_else(|_| Err(late())) {
             Ok((stream, info)) => {
                 self.io = Transport::Tls(Box::new(stream));
                 self.session.handle_tls(info, now);
             }
-            Err(why) => self.session.handle_tls_failed(&why, now),
+            Err((fault, why)) => {
+                self.tls_fault = Some(fault);
+                self.session.handle_tls_failed(&why, now);
+            }
         }
     }
 }
@@ -406,10 +429,14 @@ async fn upgrade(
     tls: &TlsClient,
     target: &Target,
     demand: &Demand,
-) -> Result<(TlsStream<BoxIo>, TlsInfo), String> {
-    let name = server_name(&target.host).ok_or("the host's name cannot be used with TLS")?;
-    let (config, verdict) = tls.session(demand).map_err(|error| error.to_string())?;
-    let stream = TlsConnector::from(config).connect(name, io).await.map_err(|error| error.to_string())?;
+) -> Result<(TlsStream<BoxIo>, TlsInfo), (TlsFault, String)> {
+    let unusable = || (TlsFault::Handshake, "the host's name cannot be used with TLS".to_owned());
+    let name = server_name(&target.host, demand).ok_or_else(unusable)?;
+    let (config, verdict) = tls.session(demand).map_err(|error| (TlsFault::of(&error), error.to_string()))?;
+    let stream = TlsConnector::from(config).connect(name, io).await.map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        (inner.map_or(TlsFault::Handshake, TlsFault::of), error.to_string())
+    })?;
     let info = describe(&stream, &verdict);
     Ok((stream, info))
 }

@@ -7,6 +7,8 @@
 //! * [`Client`]: connects, does STARTTLS, and delivers to the first host that takes part.
 //! * [`Connection`]: one session, used for as many messages as you like.
 //! * [`Pool`]: keeps connections; one that died while idle is never a failed message.
+//! * [`policy`]: DANE, MTA-STS, REQUIRETLS and the operator's wish in one decision, with its reason.
+//! * [`dane`], [`sts`]: the policies that a domain publishes.
 //! * [`tls`]: what is demanded of a certificate, and what was found out about it.
 //! * [`Connector`]: the seam to the network.
 //!
@@ -50,12 +52,18 @@
 //! | RFC 5321 5.1, RFC 7505 (routing) | `tests/all/route.rs` |
 //! | RFC 5321 3, RFC 3207, RFC 8314 (sessions over the network) | `tests/all/delivery.rs` |
 //! | RFC 5321 3.3 (reuse) | `tests/all/pool.rs` |
+//! | RFC 6698, 7671, 7672 (DANE) | `tests/all/dane.rs`, with OpenSSL's vectors |
+//! | RFC 8461 (MTA-STS) | `tests/all/sts.rs` |
+//! | RFC 7672, 8461, 8689 (one decision) | `tests/all/policy.rs` |
 
 mod client;
 pub mod connect;
 mod connection;
+pub mod dane;
+pub mod policy;
 pub mod pool;
 pub mod route;
+pub mod sts;
 pub mod tls;
 
 pub use client::{Client, targets};
@@ -65,4 +73,4 @@ pub use connection::Account;
 pub use connection::{ConnectError, ConnectFailure, Connection, Options};
 pub use pool::{Pool, PoolLimits};
 pub use route::{MailHost, Route};
-pub use tls::{Demand, TlsClient, Trust};
+pub use tls::{Demand, TlsClient, TlsFault, Trust};

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use crate::dane::{self, Tlsa};
 use postwright_core::{Clock, Host};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -56,6 +57,50 @@ pub enum Demand {
         /// Acceptable names instead of the host's own.
         names: Vec<Box<str>>,
     },
+    /// Matched by one of these TLSA records (RFC 7672).
+    Dane {
+        /// The records; usable ones only.
+        records: Vec<Tlsa>,
+        /// Acceptable names with DANE-TA. The first is the TLSA base domain, and the name for SNI.
+        names: Vec<Box<str>>,
+    },
+}
+
+/// What was wrong with a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TlsFault {
+    /// The certificate is out of date.
+    Expired,
+    /// The certificate is for another host.
+    WrongName,
+    /// No trusted root vouches for the certificate.
+    NotTrusted,
+    /// No TLSA record matches.
+    Dane,
+    /// The certificate is faulty in another way.
+    Certificate,
+    /// The handshake did not come about.
+    Handshake,
+}
+
+impl TlsFault {
+    pub(crate) fn of(error: &rustls::Error) -> TlsFault {
+        use rustls::CertificateError as Bad;
+        match error {
+            rustls::Error::InvalidCertificate(bad) => match bad {
+                Bad::Expired
+                | Bad::ExpiredContext { .. }
+                | Bad::NotValidYet
+                | Bad::NotValidYetContext { .. } => TlsFault::Expired,
+                Bad::NotValidForName | Bad::NotValidForNameContext { .. } => TlsFault::WrongName,
+                Bad::UnknownIssuer => TlsFault::NotTrusted,
+                Bad::ApplicationVerificationFailure => TlsFault::Dane,
+                _ => TlsFault::Certificate,
+            },
+            _ => TlsFault::Handshake,
+        }
+    }
 }
 
 /// Builds TLS sessions. Cheap to clone.
@@ -119,7 +164,11 @@ impl fmt::Debug for TlsClient {
 }
 
 /// The name that a certificate is checked against and that is sent as SNI.
-pub(crate) fn server_name(host: &Host) -> Option<ServerName<'static>> {
+pub(crate) fn server_name(host: &Host, demand: &Demand) -> Option<ServerName<'static>> {
+    // RFC 7672 8.1: with DANE the SNI is the TLSA base domain.
+    if let Demand::Dane { names, .. } = demand {
+        return names.first().and_then(|name| ServerName::try_from(name.to_string()).ok());
+    }
     match host {
         Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned()).ok(),
         Host::Literal(ip) => Some(ServerName::IpAddress((*ip).into())),
@@ -171,7 +220,19 @@ impl Verifier {
         host: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let roots = self.roots.as_ref().ok_or_else(|| rustls::Error::General("there are no roots".into()))?;
+        if let Demand::Dane { records, names } = &self.demand {
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            let chain: Vec<CertificateDer<'_>> = std::iter::once(certificate)
+                .chain(others)
+                .map(|der| CertificateDer::from(der.as_ref()))
+                .collect();
+            let names: Vec<ServerName<'_>> =
+                names.iter().filter_map(|name| ServerName::try_from(&**name).ok()).collect();
+            return dane::verify(records, &chain, &names, algorithms, now)
+                .map(drop)
+                .map_err(|_| rustls::CertificateError::ApplicationVerificationFailure.into());
+        }
+        let roots = self.roots.as_ref().ok_or(rustls::CertificateError::UnknownIssuer)?;
         let check =
             |name: &ServerName<'_>| roots.verify_server_cert(certificate, others, name, &[], now).map(drop);
         match &self.demand {
@@ -187,7 +248,7 @@ impl Verifier {
                 }
                 result
             }
-            Demand::Valid { .. } | Demand::Nothing => check(host),
+            _ => check(host),
         }
     }
 }

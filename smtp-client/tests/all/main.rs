@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod dane;
 mod delivery;
 mod peer;
+mod policy;
 mod pool;
 mod route;
+mod sts;

@@ -164,6 +164,18 @@ pub(crate) fn shown(report: &Report) -> Vec<String> {
 
 /// A certificate for `names` under a root of its own: the acceptor and the root.
 pub(crate) fn certificate(names: &[&str], expired: bool) -> (TlsAcceptor, CertificateDer<'static>) {
+    let issued = issue(names, expired);
+    (issued.acceptor, issued.root)
+}
+
+/// A server's certificate and what it hangs on.
+pub(crate) struct Issued {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) leaf: CertificateDer<'static>,
+}
+
+pub(crate) fn issue(names: &[&str], expired: bool) -> Issued {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let root_key = KeyPair::generate().unwrap();
     let mut root = CertificateParams::new(Vec::new()).unwrap();
@@ -185,5 +197,9 @@ pub(crate) fn certificate(names: &[&str], expired: bool) -> (TlsAcceptor, Certif
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), root_cert.der().clone())
+    Issued {
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+        root: root_cert.der().clone(),
+        leaf: cert.der().clone(),
+    }
 }
