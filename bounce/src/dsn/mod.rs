@@ -6,9 +6,12 @@
 
 mod compose;
 mod fields;
+mod parse;
 mod returned;
 
 pub use compose::{ComposeError, Composer, Dsn, DsnId, Fate, Original, delay_is_due};
+pub(crate) use parse::clean_address;
+pub use parse::{Notification, RecipientStatus, parse};
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,219 @@
+//! Finding the first rule that matches: one automaton over all phrases, one set of regular expressions.
+//!
+//! Invariant: time is linear in the text (aho-corasick's and regex's own bound) whatever the text and the rules are: no
+//! back-tracking anywhere. A rule of lower rank wins; of two rules of one rank the earlier one.
+//!
+//! Not here: the order between rules and codes (`classify`).
+
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use regex::RegexSet;
+
+use super::rules::{Rule, RulesError};
+use super::text::fold;
+
+/// Most octets between two pieces of a phrase that are parted by ` .. `.
+const GAP: usize = 60;
+
+/// Where a rule stands: user rules, then early ones, then a provider's, then the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tier {
+    User,
+    Early,
+    Provider,
+    Text,
+}
+
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) rule: Rule,
+    pub(super) tier: Tier,
+    /// Its name, shared with verdicts.
+    pub(super) name: Arc<str>,
+}
+
+/// Where a pattern occurs: piece `piece` of a phrase of `rule`.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    rule: usize,
+    /// Number of the phrase's first piece among all pieces of long phrases; pieces of one phrase follow each other.
+    slot: usize,
+    piece: usize,
+    last: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Matcher {
+    rules: Vec<Compiled>,
+    automaton: AhoCorasick,
+    uses: Vec<Vec<Use>>,
+    regexes: Option<RegexSet>,
+    regex_rules: Vec<usize>,
+}
+
+/// What a rule may ask about besides the text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conditions<'a> {
+    pub(super) code: Option<u16>,
+    pub(super) mx: Option<&'a str>,
+}
+
+impl Matcher {
+    pub(super) fn new(user: Vec<Rule>, built_in: Vec<Rule>) -> Result<Matcher, RulesError> {
+        let mut rules: Vec<Compiled> = Vec::new();
+        for (rule, is_user) in
+            user.into_iter().map(|rule| (rule, true)).chain(built_in.into_iter().map(|rule| (rule, false)))
+        {
+            let tier = match (is_user, rule.early, rule.mx.is_empty()) {
+                (true, ..) => Tier::User,
+                (_, true, _) => Tier::Early,
+                (_, _, false) => Tier::Provider,
+                _ => Tier::Text,
+            };
+            rules.push(Compiled { name: rule.name.as_ref().into(), rule, tier });
+        }
+        rules.sort_by_key(|compiled| compiled.tier);
+
+        let mut patterns: Vec<String> = Vec::new();
+        let mut numbers = std::collections::BTreeMap::new();
+        let mut uses: Vec<Vec<Use>> = Vec::new();
+        let mut slots = 0;
+        for (i, compiled) in rules.iter().enumerate() {
+            for phrase in &compiled.rule.any {
+                let pieces = pieces(phrase).map_err(|what| RulesError::new(compiled.rule.line, what))?;
+                let count = pieces.len();
+                for (piece, pattern) in pieces.into_iter().enumerate() {
+                    let number = *numbers.entry(pattern.clone()).or_insert_with(|| {
+                        patterns.push(pattern);
+                        uses.push(Vec::new());
+                        uses.len() - 1
+                    });
+                    if let Some(list) = uses.get_mut(number) {
+                        list.push(Use { rule: i, slot: slots, piece, last: piece + 1 == count });
+                    }
+                }
+                slots += count;
+            }
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::Standard)
+            .kind(if patterns.len() <= 4000 { Some(AhoCorasickKind::DFA) } else { None })
+            .build(&patterns)
+            .map_err(|error| RulesError::new(1, format!("too many phrases: {error}")))?;
+        let mut texts = Vec::new();
+        let mut regex_rules = Vec::new();
+        for (i, compiled) in rules.iter().enumerate() {
+            for regex in &compiled.rule.regex {
+                texts.push(format!("(?i){regex}"));
+                RegexSet::new([texts.last().map_or("", String::as_str)]).map_err(|error| {
+                    RulesError::new(compiled.rule.line, error.to_string().replace('\n', " "))
+                })?;
+                regex_rules.push(i);
+            }
+        }
+        let regexes = if texts.is_empty() {
+            None
+        } else {
+            Some(
+                RegexSet::new(texts)
+                    .map_err(|error| RulesError::new(1, error.to_string().replace('\n', " ")))?,
+            )
+        };
+        Ok(Matcher { rules, automaton, uses, regexes, regex_rules })
+    }
+
+    pub(super) fn rules(&self) -> &[Compiled] {
+        &self.rules
+    }
+
+    /// The first rule that matches.
+    pub(super) fn find(&self, text: &str, conditions: Conditions<'_>, most: usize) -> Option<&Compiled> {
+        let mut folded = String::with_capacity(text.len().min(most) + 16);
+        fold(text, most, &mut folded);
+        let mut best = self.rules.len();
+        // For phrases of several pieces: the next piece's slot and where the piece before it ended.
+        let mut begun: Vec<(usize, usize)> = Vec::new();
+        for hit in self.automaton.find_overlapping_iter(&folded) {
+            let Some(uses) = self.uses.get(hit.pattern().as_usize()) else { continue };
+            for at in uses {
+                if at.rule >= best {
+                    // Uses stand in the order of rules.
+                    break;
+                }
+                let slot = at.slot + at.piece;
+                let goes_on = at.piece == 0
+                    || begun.iter().any(|(next, end)| {
+                        // Two pieces may share the blank between them.
+                        *next == slot && hit.start() + 1 >= *end && hit.start() <= *end + GAP
+                    });
+                if !goes_on {
+                    continue;
+                }
+                if !at.last {
+                    match begun.iter_mut().find(|(next, _)| *next == slot + 1) {
+                        Some((_, end)) => *end = hit.end(),
+                        None => begun.push((slot + 1, hit.end())),
+                    }
+                } else if self.allows(at.rule, conditions) {
+                    best = at.rule;
+                }
+            }
+        }
+        if let Some(regexes) = &self.regexes {
+            let end = text.len().min(most);
+            let text = text.get(..end).unwrap_or_else(|| &text[..text.floor_char_boundary(end)]);
+            for number in &regexes.matches(text) {
+                match self.regex_rules.get(number) {
+                    Some(rule) if *rule < best && self.allows(*rule, conditions) => best = *rule,
+                    _ => {}
+                }
+            }
+        }
+        self.rules.get(best)
+    }
+
+    fn allows(&self, rule: usize, conditions: Conditions<'_>) -> bool {
+        let Some(Compiled { rule, .. }) = self.rules.get(rule) else { return false };
+        let code_fits = rule.codes.is_empty()
+            || conditions.code.is_some_and(|code| {
+                let code = code.to_string();
+                rule.codes.iter().any(|prefix| code.starts_with(&**prefix))
+            });
+        let mx_fits = rule.mx.is_empty()
+            || conditions.mx.is_none_or(|mx| {
+                rule.mx.iter().any(|suffix| {
+                    let head = mx.len().checked_sub(suffix.len());
+                    head.is_some_and(|head| {
+                        mx.get(head..).is_some_and(|tail| tail.eq_ignore_ascii_case(suffix))
+                            && (head == 0 || mx.as_bytes().get(head - 1) == Some(&b'.'))
+                    })
+                })
+            });
+        code_fits && mx_fits
+    }
+}
+
+/// The pieces of a phrase, folded like the text they are looked for in.
+pub(super) fn pieces(phrase: &str) -> Result<Vec<String>, String> {
+    phrase
+        .split(" .. ")
+        .map(|piece| {
+            let (words, open_end) = match piece.strip_suffix('*') {
+                Some(words) => (words, true),
+                None => (piece, false),
+            };
+            let mut folded = String::new();
+            fold(words, 1024, &mut folded);
+            if open_end && folded.ends_with(' ') {
+                folded.pop();
+            }
+            if folded.trim().is_empty() {
+                return Err(format!(
+                    "the phrase {phrase:?} has a piece without a word: addresses and codes are skipped"
+                ));
+            }
+            Ok(folded)
+        })
+        .collect()
+}

@@ -1,0 +1,201 @@
+//! Two ways of looking at a refusal's text: folded for matching, and normalised for grouping.
+//!
+//! Invariant: one pass, output never longer than a small multiple of the input; no digits of a reply code, no address of
+//! the text reaches the matcher, so a rule cannot match on somebody's name.
+//!
+//! Standards: RFC 5321 4.2.1 (multi-line replies repeat their code), RFC 2034.
+//!
+//! Not here: phrases (`rules`), searching (`matcher`).
+
+use postwright_core::EnhancedStatus;
+
+/// Folds a text for matching: lower case, words parted by one blank, a blank at both ends; punctuation, reply codes,
+/// enhanced codes and addresses left out, apostrophes closed up.
+pub(super) fn fold(text: &str, most: usize, out: &mut String) {
+    out.clear();
+    out.push(' ');
+    for word in text.split_ascii_whitespace() {
+        if out.len() >= most {
+            break;
+        }
+        let word = strip_reply_code(word);
+        let is_url = word.contains("://");
+        if (word.contains('@') && !is_url) || is_status(word) {
+            // An address may have text stuck to it: `<x@example.org>:user unknown` or `x@example.org...User`.
+            if let Some((_, behind)) = word.split_once("...").or_else(|| word.split_once(">:")) {
+                push_words(behind, out);
+            }
+            continue;
+        }
+        push_words(word, out);
+    }
+}
+
+fn push_words(word: &str, out: &mut String) {
+    let mut open = false;
+    for c in word.chars() {
+        if c.is_ascii_alphanumeric() {
+            out.push(c.to_ascii_lowercase());
+            open = true;
+        } else if !c.is_ascii() && c.is_alphanumeric() {
+            out.extend(c.to_lowercase());
+            open = true;
+        } else if c == '\'' || c == '\u{2019}' || c == '`' {
+            // doesn't = doesnt
+        } else if open {
+            out.push(' ');
+            open = false;
+        }
+    }
+    if open {
+        out.push(' ');
+    }
+}
+
+/// `550-5.1.1` and `550-Text` of a multi-line reply; a lone `550` says no more than the code does.
+fn strip_reply_code(word: &str) -> &str {
+    let bytes = word.as_bytes();
+    let is_code = bytes.len() >= 3
+        && matches!(bytes[0], b'2' | b'4' | b'5')
+        && (b'0'..=b'5').contains(&bytes[1])
+        && bytes[2].is_ascii_digit();
+    match bytes.get(3) {
+        None if is_code => "",
+        Some(b'-' | b':' | b',') if is_code => word.get(4..).unwrap_or(""),
+        _ => word,
+    }
+}
+
+const WRAPPING: &[char] = &['(', ')', '[', ']', '<', '>', '#', ',', ';', ':', '.', '"', '\''];
+
+fn is_status(word: &str) -> bool {
+    word.bytes().any(|octet| octet.is_ascii_digit())
+        && word.trim_matches(WRAPPING).parse::<EnhancedStatus>().is_ok()
+}
+
+/// The first word of the text that is an enhanced status of class 4 or 5, wrapped in punctuation perhaps.
+pub(super) fn find_status(text: &str) -> Option<EnhancedStatus> {
+    text.split_ascii_whitespace().take(40).find_map(|word| {
+        let word = strip_reply_code(word);
+        let word = word.trim_matches(WRAPPING);
+        let word = word.strip_prefix("smtp;").unwrap_or(word);
+        word.parse::<EnhancedStatus>().ok().filter(|status| matches!(status.class(), 4 | 5))
+    })
+}
+
+/// Replaces what differs between two refusals of one cause (addresses, ids, numbers, hosts, URLs) by placeholders, so
+/// that equal refusals group.
+///
+/// ```
+/// use postwright_bounce::classify::normalise;
+/// let one = normalise("550 5.1.1 <ann@example.org>: user unknown (id 4QxT3B5z) from 192.0.2.1");
+/// let two = normalise("550 5.1.1 <bob@example.net>: user unknown (id 9ZmK2C7a) from 198.51.100.7");
+/// assert_eq!(one, two);
+/// assert_eq!(one, "550 5.1.1 <{address}>: user unknown (id {id}) from {ip}");
+/// ```
+pub fn normalise(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for word in text.split_ascii_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        let trim = |c: char| {
+            matches!(c, '(' | ')' | '[' | ']' | '<' | '>' | ',' | ';' | ':' | '"' | '\'' | '.' | '!')
+        };
+        let core = word.trim_matches(trim);
+        let Some(start) = word.find(core).filter(|_| !core.is_empty()) else {
+            out.push_str(word);
+            continue;
+        };
+        let kind = if core.contains("://") {
+            "{url}"
+        } else if core.contains('@') {
+            "{address}"
+        } else if core.parse::<std::net::IpAddr>().is_ok() {
+            "{ip}"
+        } else if core.parse::<EnhancedStatus>().is_ok() || is_plain(core) {
+            core
+        } else if is_host(core) {
+            "{host}"
+        } else if core.bytes().all(|octet| octet.is_ascii_digit()) {
+            "{number}"
+        } else {
+            "{id}"
+        };
+        out.push_str(word.get(..start).unwrap_or(""));
+        out.push_str(kind);
+        out.push_str(word.get(start + core.len()..).unwrap_or(""));
+    }
+    out
+}
+
+/// A word without digits that is no host name, a reply code, or a reply code stuck to a status.
+fn is_plain(word: &str) -> bool {
+    let is_code = |text: &str| {
+        text.len() == 3 && text.starts_with(['2', '4', '5']) && text.bytes().all(|b| b.is_ascii_digit())
+    };
+    if let Some((code, status)) = word.split_once('-') {
+        if is_code(code) && status.parse::<EnhancedStatus>().is_ok() {
+            return true;
+        }
+    }
+    is_code(word) || (!word.bytes().any(|octet| octet.is_ascii_digit()) && !is_host(word))
+}
+
+fn is_host(word: &str) -> bool {
+    word.split('.').count() >= 2
+        && word
+            .split('.')
+            .all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+        && word
+            .rsplit('.')
+            .next()
+            .is_some_and(|top| top.len() >= 2 && top.bytes().all(|b| b.is_ascii_alphabetic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(text: &str) -> String {
+        let mut out = String::new();
+        fold(text, 2048, &mut out);
+        out
+    }
+
+    #[test]
+    fn folding_keeps_the_words_only() {
+        for (text, expected) in [
+            (
+                "550-5.1.1 The account doesn't exist. Try 550 5.1.1 again",
+                " the account doesnt exist try again ",
+            ),
+            ("User <ann@example.org> Unknown", " user unknown "),
+            ("<ann@example.org>:User_Unknown", " user unknown "),
+            ("see https://example.org/mail/?p=NoSuchUser x@y", " see https example org mail p nosuchuser "),
+            ("(#5.2.2) mailbox-full [4.3.2.1]", " mailbox full 4 3 2 1 "),
+            ("", " "),
+        ] {
+            assert_eq!(folded(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_needs_word_boundaries() {
+        let status = |text| find_status(text).map(|status| status.to_string());
+        assert_eq!(status("rejected (#5.7.1)").as_deref(), Some("5.7.1"));
+        assert_eq!(status("550-5.1.1 no such user").as_deref(), Some("5.1.1"));
+        assert_eq!(status("from 5.1.1.9 or 15.1.1 or v5.1.1x"), None);
+        assert_eq!(status("2.1.5 ok"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_folds_and_normalises_within_bounds(text in "\\PC{0,300}") {
+            let folded = folded(&text);
+            proptest::prop_assert!(folded.len() <= text.len() * 3 + 2);
+            proptest::prop_assert!(!folded.contains("  "));
+            proptest::prop_assert!(normalise(&text).len() <= text.len() * 9 + 9);
+        }
+    }
+}
