@@ -92,14 +92,14 @@ fn begins_returned(line: &str) -> bool {
     ];
     WHOLE.contains(&core.as_str())
         || BEGIN.iter().any(|begin| core.starts_with(begin))
-        || (line.starts_with("Received: ") && line.contains(" by ") | line.contains("from "))
+        || (line.starts_with("Received:") && line.contains(" by ") | line.contains("from "))
         || line.starts_with("Return-Path: ")
 }
 
 /// Recipients in the author's part of a bounce. `known` are the bounce's own addresses: they count only when nothing else does.
 pub(crate) fn find(text: &str, known: &[String], limits: &Limits) -> Vec<Found> {
     let lines: Vec<&str> = text.lines().collect();
-    for kind in [begins_with_address, labelled, anywhere] {
+    for (kind, precise) in [(begins_with_address as Kind, true), (labelled, true), (anywhere, false)] {
         let all = collect(&lines, kind, limits);
         let fresh: Vec<Found> =
             all.iter().filter(|found| !is_own(&found.recipient, known)).cloned().collect();
@@ -107,7 +107,7 @@ pub(crate) fn find(text: &str, known: &[String], limits: &Limits) -> Vec<Found> 
             return fresh;
         }
         // A bounce to oneself: the only address is the sender's own, and it stands where recipients do.
-        if !all.is_empty() && kind as usize != anywhere as usize {
+        if !all.is_empty() && precise {
             return all;
         }
     }
@@ -149,19 +149,25 @@ fn collect(lines: &[&str], kind: Kind, limits: &Limits) -> Vec<Found> {
 }
 
 /// `<ann@example.org>: text`, `ann@example.org` alone, `550 <ann@example.org>... text`, `* ann@example.org`.
-fn begins_with_address(line: &str) -> Option<String> {
+pub(crate) fn begins_with_address(line: &str) -> Option<String> {
     let line = line.trim_start_matches(|c: char| {
         c.is_whitespace() || matches!(c, '*' | '-' | '>' | '|' | '"' | '\'' | '(' | '[' | '\u{2022}')
     });
+    let line = line.strip_prefix("expanded from: ").unwrap_or(line);
     let line = line.strip_prefix("mailto:").or_else(|| line.strip_prefix("SMTP:")).unwrap_or(line);
     let line = if let [b'4' | b'5', b'0'..=b'5', b'0'..=b'9', b' ', ..] = line.as_bytes() {
         line.get(4..)?.trim_start()
     } else {
         line
     };
+    // X.400: `c=US;a= ;p=X;dda:SMTP=ann@example.org; on Fri`.
+    if line.starts_with("c=") {
+        return line.split_once("SMTP=").and_then(|(_, rest)| address(rest.split(';').next()?));
+    }
     let word_end = line.find(|c: char| c.is_whitespace() || c == '>' || c == ',').unwrap_or(line.len());
     let word = line.get(..word_end)?;
-    if !word.contains('@') {
+    // `Message-ID:<...>` and other fields are no addresses.
+    if !word.contains('@') || word.split('@').next().is_some_and(|local| local.contains(":<")) {
         return None;
     }
     let rest = line.get(word_end..)?.trim_start_matches('>').trim_start();
@@ -174,7 +180,8 @@ fn begins_with_address(line: &str) -> Option<String> {
         || rest.starts_with("on ")
         || rest.starts_with("was ")
         || rest.starts_with("is ")
-        || rest.starts_with("could ");
+        || rest.starts_with("could ")
+        || (rest.len() < 500 && refusal_in(rest).len() < rest.len());
     if says { address(word) } else { None }
 }
 
@@ -183,6 +190,8 @@ fn labelled(line: &str) -> Option<String> {
     const LABELS: &[&str] = &[
         "to:",
         "recipient:",
+        "quota violation for",
+        "failed for",
         "recipients:",
         "rcpt to:",
         "user:",
@@ -223,11 +232,18 @@ fn labelled(line: &str) -> Option<String> {
     if lower.starts_with("from:") || lower.starts_with("reply-to:") || lower.starts_with("message-id:") {
         return None;
     }
-    let at = LABELS.iter().filter_map(|label| lower.find(label).map(|at| at + label.len())).min()?;
-    line.get(at.saturating_sub(1)..)?
-        .split(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '(' | ')' | '"' | '='))
-        .find_map(address)
+    LABELS.iter().find_map(|label| {
+        let at = lower.find(label)? + label.len();
+        // The label ends where its word does.
+        let rest = line.get(at..)?;
+        if label.ends_with(|c: char| c.is_alphanumeric()) && rest.starts_with(|c: char| c.is_alphanumeric()) {
+            return None;
+        }
+        rest.split(SEPARATORS).filter(|word| !word.is_empty()).take(3).find_map(address)
+    })
 }
+
+const SEPARATORS: &[char] = &[' ', '\t', '<', '>', ',', ';', '(', ')', '"', '=', '[', ']'];
 
 /// Any address that stands in a line by itself.
 fn anywhere(line: &str) -> Option<String> {
@@ -238,16 +254,40 @@ fn anywhere(line: &str) -> Option<String> {
     {
         return None;
     }
-    line.split(|c: char| {
-        c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '(' | ')' | '"' | '[' | ']' | '=')
-    })
-    .find_map(address)
+    line.split(SEPARATORS).find_map(address)
+}
+
+/// Names without a domain, each alone in an indented line behind a line that ends in a colon: local parts of the reporter's
+/// own domain.
+pub(crate) fn bare_names(text: &str, domain: &str, limits: &Limits) -> Vec<Found> {
+    let mut listed = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let name = line.trim();
+        let is_name = line.starts_with([' ', '\t'])
+            && (1..=64).contains(&name.len())
+            && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"._-+".contains(&octet));
+        if listed && is_name && found.len() < limits.reports {
+            found.push(Found { recipient: format!("{name}@{domain}"), said: text.to_owned() });
+        } else if !name.is_empty() {
+            listed = name.ends_with(':') && name.to_ascii_lowercase().contains("recipient");
+            if !found.is_empty() {
+                break;
+            }
+            // The label may stand a line earlier: `... recipients could not be delivered because ...:`.
+        }
+    }
+    found
 }
 
 /// A word that is an address, less what clings to it.
 fn address(word: &str) -> Option<String> {
     let word = word.split("...").next()?;
-    let word = word.strip_prefix("mailto:").or_else(|| word.strip_prefix("rfc822;")).unwrap_or(word);
+    let word = word
+        .strip_prefix("mailto:")
+        .or_else(|| word.strip_prefix("rfc822;"))
+        .or_else(|| word.strip_prefix("SMTP:"))
+        .unwrap_or(word);
     let word = word.trim_matches(|c: char| {
         matches!(c, '<' | '>' | ',' | ';' | ':' | '(' | ')' | '"' | '\'' | '.' | '!' | '[' | ']' | '*')
     });

@@ -11,9 +11,13 @@ use postwright_core::{EnhancedStatus, Phase};
 use crate::Limits;
 use crate::arf::{self, Feedback};
 use crate::classify::{Because, Category, Classification, Classifier, Permanence, Refused, verdict};
+use crate::detect::{is_auto_reply, is_from_robot, looks_like_bounce};
 use crate::dsn::{self, Action, Notification, RecipientStatus, clean_address};
-use crate::legacy::{find, phase_in, refusal_in, says_delayed, split_returned};
+use crate::legacy::{
+    bare_names, begins_with_address, find, phase_in, refusal_in, says_delayed, split_returned,
+};
 use crate::mail::{Fields, Mail, strip_tags, unfold_words};
+use crate::sns;
 
 /// What a mail is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,11 +103,19 @@ pub fn read(octets: &[u8], classifier: &Classifier, limits: &Limits) -> MailRepo
         return report;
     }
     let prose = prose(&mail, limits);
+    if let Some(told) = sns::find(&prose, classifier, limits) {
+        report.kind = told.kind;
+        report.feedback = told.feedback;
+        report.reports = told.reports;
+        return report;
+    }
     let (said, inline) = split_returned(&prose);
     if report.original_message_id.is_none() && !inline.is_empty() {
         report.original_message_id = message_id_in(inline);
     }
-    if let Some(part) = mail.part(&["message/delivery-status", "message/global-delivery-status"]) {
+    const STATUS: &[&str] = &["message/delivery-status", "message/global-delivery-status"];
+    let passed_on = || mail.part_anywhere(STATUS).filter(|_| !said.contains('@') && is_from_robot(&mail));
+    if let Some(part) = mail.part(STATUS).or_else(passed_on) {
         let notification = dsn::parse(&part.text(limits), limits);
         report.envelope_id = notification.envelope_id.clone();
         report.reports = from_notification(&notification, said, classifier);
@@ -131,7 +143,7 @@ pub fn read(octets: &[u8], classifier: &Classifier, limits: &Limits) -> MailRepo
     report
 }
 
-fn plain(recipient: String, classification: Classification) -> RecipientReport {
+pub(crate) fn plain(recipient: String, classification: Classification) -> RecipientReport {
     RecipientReport {
         recipient: recipient.into(),
         original_recipient: None,
@@ -246,17 +258,17 @@ fn from_notification(
 fn from_status(told: &RecipientStatus, said: &str, classifier: &Classifier) -> RecipientReport {
     let diagnostic = told.diagnostic.as_deref().unwrap_or("");
     let refused = Refused::from_line(refusal_in(diagnostic));
-    let phase = phase_in(diagnostic).or_else(|| phase_in(said));
+    let about = about(said, &told.recipient);
+    let phase = phase_in(diagnostic).or_else(|| phase_in(&about));
     let mut code = refused.code;
     let status = pick_status(told.status, refused.status);
     let ask = |text: &str, code| {
-        classifier.classify_refusal(Refused { code, status, text, mx: told.remote_mta.as_deref(), phase })
+        classifier.classify_refusal(Refused { code, status, text, mx: host_of(told), phase })
     };
     let mut classification = ask(diagnostic, code);
     if classification.confidence < 80 {
         // The prose part often tells more than the field does; only what follows this recipient's name counts.
-        let about = about(said, &told.recipient);
-        let line = Refused::from_line(refusal_in(about));
+        let line = Refused::from_line(refusal_in(&about));
         let better = ask(&format!("{diagnostic} {about}"), code.or(line.code));
         if better.confidence > classification.confidence {
             code = code.or(line.code);
@@ -287,18 +299,47 @@ fn pick_status(field: Option<EnhancedStatus>, remote: Option<EnhancedStatus>) ->
     remote.filter(says).or(field.filter(says)).or(remote).or(field)
 }
 
-/// The prose about a recipient: from its first mention on, or all of it if it is not mentioned.
-fn about<'a>(said: &'a str, recipient: &str) -> &'a str {
-    let at = said.find(recipient).unwrap_or(0);
-    let rest = said.get(at..).unwrap_or(said);
-    let end = rest.len().min(1500);
-    rest.get(..end).unwrap_or_else(|| rest.get(..rest.floor_char_boundary(end)).unwrap_or(rest))
+/// The host that refused, or else the recipient's domain: what rules for a provider look at.
+fn host_of(told: &RecipientStatus) -> Option<&str> {
+    let remote = told
+        .remote_mta
+        .as_deref()
+        .filter(|host| host.contains(|c: char| c.is_ascii_alphabetic()) && host.contains('.'));
+    let domain = told.recipient.rsplit_once('@').map(|(_, domain)| domain);
+    remote.filter(|host| !host.contains(char::is_whitespace)).or(domain)
+}
+
+/// The prose about a recipient: each of its mentions with the lines behind it, up to another recipient's; all of the prose if
+/// it is not mentioned.
+fn about(said: &str, recipient: &str) -> String {
+    const MOST: usize = 2000;
+    let mut out = String::new();
+    let mut inside = false;
+    if !recipient.is_empty() {
+        for line in said.lines() {
+            if line.contains(recipient) {
+                inside = true;
+            } else if begins_with_address(line).is_some() {
+                inside = false;
+            }
+            if inside && out.len() < MOST {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    if out.is_empty() {
+        let end = said.floor_char_boundary(said.len().min(MOST));
+        out.push_str(said.get(..end).unwrap_or(said));
+    }
+    out
 }
 
 /// A host that took the recipient at RCPT and says "user unknown" after the message has filtered it: the address lives.
 fn after_data(mut classification: Classification, phase: Option<Phase>) -> Classification {
     let late = matches!(phase, Some(Phase::Data | Phase::Body | Phase::EndOfData));
     if late
+        && classification.confidence < 90
         && classification.category == Category::UserUnknown
         && matches!(classification.rule, Because::Rule(_))
     {
@@ -324,148 +365,6 @@ fn settle(classification: &mut Classification, action: Option<Action>) {
     }
 }
 
-fn is_from_robot(mail: &Mail<'_>) -> bool {
-    let fields = &mail.fields;
-    let from = fields.get("from").map(unfold_words).unwrap_or_default().to_ascii_lowercase();
-    let kind = fields.get("content-type").unwrap_or("").to_ascii_lowercase();
-    fields.get("x-failed-recipients").is_some()
-        || kind.starts_with("multipart/report")
-        || [
-            "mailer-daemon",
-            "mailer_daemon",
-            "mailerdaemon",
-            "mail delivery",
-            "postmaster",
-            "maildelivery",
-            "mail-daemon",
-            "mail system",
-            "mail administrator",
-            "delivery subsystem",
-            "mailer",
-            "mdaemon",
-            "smtp gateway",
-            "mail transport",
-            "bounce",
-        ]
-        .iter()
-        .any(|word| from.contains(word))
-}
-
-fn looks_like_bounce(mail: &Mail<'_>, said: &str) -> bool {
-    let fields = &mail.fields;
-    if fields.get("return-path").is_some_and(|path| path.trim() == "<>") {
-        return true;
-    }
-    let subject = fields.get("subject").map(unfold_words).unwrap_or_default().to_ascii_lowercase();
-    const SUBJECTS: &[&str] = &[
-        "undeliver",
-        "returned mail",
-        "delivery fail",
-        "delivery status",
-        "failure notice",
-        "mail delivery",
-        "delivery report",
-        "delivery notification",
-        "returned to sender",
-        "non-deliver",
-        "nondeliver",
-        "message status",
-        "mail failure",
-        "delivery error",
-        "delivery problem",
-        "could not be delivered",
-        "not delivered",
-        "unable to deliver",
-        "user unknown",
-        "mail system error",
-        "failed mail",
-        "failure delivery",
-        "returned message",
-        "bounce",
-        "delivery has failed",
-        "mail error",
-        "message delayed",
-        "warning: message",
-        "not deliverable",
-        "rejected",
-        "mailbox full",
-        "unzustellbar",
-        "address change",
-        "invalid address",
-        "delivery delayed",
-        "failed delivery",
-        "no such user",
-        "unknown user",
-        "email error",
-    ];
-    const OPENINGS: &[&str] = &[
-        "could not be delivered",
-        "couldn't be delivered",
-        "was not delivered",
-        "unable to deliver",
-        "undeliverable",
-        "delivery failed",
-        "delivery to the following",
-        "cannot be delivered",
-        "cannot deliver",
-        "permanent fatal errors",
-        "not able to deliver",
-        "could not deliver",
-        "has been returned",
-        "failed to deliver",
-        "mailbox is full",
-        "does not exist",
-        "user unknown",
-        "no such user",
-        "is no longer valid",
-        "no longer accept",
-        "no longer in use",
-        "delivery has failed",
-    ];
-    let head =
-        said.get(..said.floor_char_boundary(said.len().min(4000))).unwrap_or(said).to_ascii_lowercase();
-    SUBJECTS.iter().any(|word| subject.contains(word)) || OPENINGS.iter().any(|word| head.contains(word))
-}
-
-/// RFC 3834 5, and what programmes wrote before it.
-fn is_auto_reply(fields: &Fields) -> bool {
-    let is = |name: &str, words: &[&str]| {
-        fields.get(name).is_some_and(|value| {
-            let value = value.to_ascii_lowercase();
-            words.iter().any(|word| value.starts_with(word))
-        })
-    };
-    let subject = fields.get("subject").map(unfold_words).unwrap_or_default().to_ascii_lowercase();
-    is("auto-submitted", &["auto-replied", "auto-generated", "auto-notified"])
-        || fields.get("x-autoreply").is_some_and(|value| !value.eq_ignore_ascii_case("no"))
-        || fields.get("x-autorespond").is_some()
-        || fields.get("x-autoresponder").is_some()
-        || fields.get("x-auto-reply").is_some()
-        || is("precedence", &["auto_reply", "auto-reply"])
-        || is("x-precedence", &["auto_reply"])
-        || is("x-auto-response-suppress", &["all", "oof", "autoreply", "dr, oof"])
-        || [
-            "out of office",
-            "out of the office",
-            "automatic reply",
-            "auto reply",
-            "auto-reply",
-            "autoreply",
-            "auto:",
-            "auto response",
-            "automated response",
-            "automatische antwort",
-            "abwesenheit",
-            "réponse automatique",
-            "respuesta automática",
-            "risposta automatica",
-            "vacation",
-            "away from my mail",
-        ]
-        .iter()
-        .any(|word| subject.starts_with(word) || subject.contains(&format!(": {word}")))
-}
-
 fn from_prose(
     mail: &Mail<'_>,
     said: &str,
@@ -485,7 +384,7 @@ fn from_prose(
         for address in
             value.split(',').take(limits.reports).map(clean_address).filter(|address| !address.is_empty())
         {
-            let said = about(said, &address).to_owned();
+            let said = about(said, &address);
             found.push(crate::legacy::Found { recipient: address, said });
         }
     }
@@ -493,17 +392,24 @@ fn from_prose(
         found = find(said, &known, limits);
     }
     if found.is_empty() {
+        let from = mail.fields.get("from").map(clean_address).unwrap_or_default();
+        let domain = from.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
+        found = domain.map(|domain| bare_names(said, &domain, limits)).unwrap_or_default();
+    }
+    if found.is_empty() {
         // Only the returned message says to whom it went.
         let inline =
             Fields::read(inline.trim_start_matches(|c: char| !c.is_ascii_uppercase()).as_bytes(), limits).0;
         let to = [&returned.fields, &inline].into_iter().find_map(|fields| {
-            let to = fields.get("x-original-to").or(fields.get("delivered-to")).or(fields.get("to"))?;
+            let to = fields.get("x-original-to").or(fields.get("to"))?;
             Some(clean_address(to)).filter(|address| address.contains('@'))
         });
         found.extend(to.map(|recipient| crate::legacy::Found { recipient, said: said.to_owned() }));
     }
     let subject = mail.fields.get("subject").map(unfold_words).unwrap_or_default();
     let delayed = says_delayed(said) || says_delayed(&subject);
+    let alone = found.len() == 1;
+    let said = if alone { said } else { "" };
     found.into_iter().map(|found| from_found(found, &subject, said, delayed, classifier)).collect()
 }
 
@@ -515,12 +421,18 @@ fn from_found(
     classifier: &Classifier,
 ) -> RecipientReport {
     let phase = phase_in(&found.said).or_else(|| phase_in(said));
-    let text = refusal_in(&found.said);
+    let mut text = refusal_in(&found.said);
+    // A paragraph of its own is about this recipient alone.
+    if let Some((first, _)) = text.split_once("\n\n").filter(|(first, _)| first.trim().len() > 12) {
+        text = first;
+    }
     let mut refused = Refused::from_line(text);
     refused.phase = phase;
+    refused.mx = found.recipient.rsplit_once('@').map(|(_, domain)| domain);
     let mut classification = classifier.classify_refusal(refused);
     // Then with all that stands around it, then all that the mail says.
-    for wider in [found.said.as_str(), about(said, ""), subject] {
+    let all = about(said, "");
+    for wider in [found.said.as_str(), all.as_str(), subject] {
         if classification.confidence >= 80 {
             break;
         }
@@ -533,13 +445,14 @@ fn from_found(
     classification = after_data(classification, phase);
     settle(&mut classification, Some(action));
     RecipientReport {
-        recipient: found.recipient.into(),
+        recipient: found.recipient.as_str().into(),
         original_recipient: None,
         action: Some(action),
         status: refused.status,
         code: refused.code,
-        diagnostic: Some(text.split_ascii_whitespace().collect::<Vec<_>>().join(" ").into())
-            .filter(|text: &Box<str>| !text.is_empty()),
+        diagnostic: Some(text.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+            .filter(|text| !text.is_empty())
+            .map(Into::into),
         classification,
     }
 }

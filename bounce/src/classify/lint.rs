@@ -53,7 +53,7 @@ pub fn lint(rules: &[Rule]) -> Vec<Finding> {
 
 /// Whether `earlier` is tried whenever `later` is, and before it.
 fn covers(earlier: &Rule, later: &Rule) -> bool {
-    let tier = |rule: &Rule| (!rule.early, rule.mx.is_empty());
+    let tier = |rule: &Rule| (!rule.early, rule.weak, rule.mx.is_empty());
     tier(earlier) <= tier(later)
         && earlier.mx.is_empty()
         && (earlier.codes.is_empty() || earlier.codes == later.codes)

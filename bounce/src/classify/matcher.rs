@@ -16,13 +16,14 @@ use super::text::fold;
 /// Most octets between two pieces of a phrase that are parted by ` .. `.
 const GAP: usize = 60;
 
-/// Where a rule stands: user rules, then early ones, then a provider's, then the rest.
+/// Where a rule stands: user rules, then early ones, then a provider's, then the rest, then the weak ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tier {
     User,
     Early,
     Provider,
     Text,
+    Weak,
 }
 
 #[derive(Debug)]
@@ -68,6 +69,7 @@ impl Matcher {
             let tier = match (is_user, rule.early, rule.mx.is_empty()) {
                 (true, ..) => Tier::User,
                 (_, true, _) => Tier::Early,
+                _ if rule.weak => Tier::Weak,
                 (_, _, false) => Tier::Provider,
                 _ => Tier::Text,
             };
@@ -181,7 +183,7 @@ impl Matcher {
                 rule.codes.iter().any(|prefix| code.starts_with(&**prefix))
             });
         let mx_fits = rule.mx.is_empty()
-            || conditions.mx.is_none_or(|mx| {
+            || conditions.mx.is_some_and(|mx| {
                 rule.mx.iter().any(|suffix| {
                     let head = mx.len().checked_sub(suffix.len());
                     head.is_some_and(|head| {

@@ -1,7 +1,7 @@
 //! What a refusal means: [`Classifier`].
 //!
 //! The order of belief: user rules; early rules (texts that are more precise than any code); a precise enhanced status; rules
-//! for the provider; rules for anybody's text; a vague enhanced status; the reply code. Class 5 is permanent and class 4
+//! for the provider; rules for anybody's text; a vague enhanced status; weak rules; the reply code. Class 5 is permanent and class 4
 //! transient unless the rule knows better.
 //!
 //! Invariant: a verdict for any input, in time linear in its length. Not here: what to do with the verdict (mta, shaping).
@@ -213,9 +213,13 @@ impl Classifier {
             (_, Some((status, (category, Strength::Strong)))) => {
                 verdict(category, class, Because::Status(status), 95)
             }
+            (Some(rule), _) if rule.tier < Tier::Weak => by_rule(rule, class),
+            (_, Some((status, (category, Strength::Weak)))) => {
+                verdict(category, class, Because::Status(status), 60)
+            }
             (Some(rule), _) => by_rule(rule, class),
-            (_, Some((status, (category, _)))) => verdict(category, class, Because::Status(status), 60),
-            _ => match refused.code {
+            (None, Some((status, (category, _)))) => verdict(category, class, Because::Status(status), 40),
+            (None, None) => match refused.code {
                 Some(code) => verdict(by_code(code, refused.phase), class, Because::Code(code), 30),
                 None => verdict(Category::Undefined, class, Because::Nothing, 0),
             },
@@ -235,6 +239,7 @@ fn by_rule(found: &Compiled, class: Option<u16>) -> Classification {
         Tier::User => 100,
         Tier::Early | Tier::Provider => 90,
         Tier::Text => 80,
+        Tier::Weak => 50,
     };
     let mut verdict = verdict(rule.category, class, Because::Rule(found.name.clone()), confidence);
     if let Some(permanence) = rule.permanence {
@@ -260,7 +265,9 @@ pub(crate) fn verdict(
     };
     let row = category.row();
     let action = action(category, permanence);
-    Classification { category, permanence, hard: row.hard, scope: row.scope, action, confidence, rule }
+    // "No such domain" with a transient code is a look-up that may have failed; "no such user" is a fact of the user's own host.
+    let hard = row.hard && !(row.scope == Scope::Domain && class == Some(4));
+    Classification { category, permanence, hard, scope: row.scope, action, confidence, rule }
 }
 
 /// Without any code: what usually holds for the category.

@@ -25,12 +25,14 @@ pub struct Rule {
     pub any: Vec<Box<str>>,
     /// Regular expressions (RE2 syntax, linear time) over the text as it came, in any case; one is enough.
     pub regex: Vec<Box<str>>,
-    /// Only for these mail hosts: domain suffixes. A refusal whose host is not known passes.
+    /// Only for these mail hosts: domain suffixes. A refusal whose host is not known does not pass.
     pub mx: Vec<Box<str>>,
     /// Only for these reply codes: `5`, `45`, `550`; empty for all.
     pub codes: Vec<Box<str>>,
     /// Goes before the enhanced status code.
     pub early: bool,
+    /// Only counts when no enhanced status code says anything.
+    pub weak: bool,
     /// Overrides what the class of the code says.
     pub permanence: Option<Permanence>,
     /// Overrides the category's.
@@ -120,6 +122,7 @@ fn empty(line: usize) -> Rule {
         mx: Vec::new(),
         codes: Vec::new(),
         early: false,
+        weak: false,
         permanence: None,
         hard: None,
         scope: None,
@@ -145,7 +148,8 @@ fn check(rules: &[Rule]) -> Result<(), RulesError> {
     Ok(())
 }
 
-const KEYS: &str = "name, category, any, regex, mx, codes, early, permanence, hard, scope, action, source";
+const KEYS: &str =
+    "name, category, any, regex, mx, codes, early, weak, permanence, hard, scope, action, source";
 
 fn set(rule: &mut Rule, key: &str, value: Value) -> Result<(), String> {
     let name = |what: &str, text: &str| format!("{text:?} is not a {what}");
@@ -173,6 +177,7 @@ fn set(rule: &mut Rule, key: &str, value: Value) -> Result<(), String> {
             rule.codes = list;
         }
         ("early", Value::Bool(yes)) => rule.early = yes,
+        ("weak", Value::Bool(yes)) => rule.weak = yes,
         ("hard", Value::Bool(yes)) => rule.hard = Some(yes),
         (key, _) => {
             return Err(format!("{key:?} is not a key, or its value is of the wrong type; keys: {KEYS}"));

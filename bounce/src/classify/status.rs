@@ -17,6 +17,8 @@ use super::Category;
 pub(super) enum Strength {
     Strong,
     Weak,
+    /// `x.y.0`: the subject only.
+    Vague,
 }
 
 /// The meaning of a status; `None` for one that says nothing (`x.0.0` and unknown subjects).
@@ -31,7 +33,13 @@ pub(super) fn meaning(status: EnhancedStatus) -> Option<(Category, Strength)> {
         (1, 7 | 8) => (SenderRejected, Weak),
         (1, 4) => (UserUnknown, Weak),
         (1, 5 | 9) => (Undefined, Weak),
-        (1, 0) if status.class() == 5 => (UserUnknown, Weak),
+        (1, 0) => (UserUnknown, Vague),
+        (2, 0) => (SystemError, Vague),
+        (3, 0) => (SystemError, Vague),
+        (4, 0) => (Network, Vague),
+        (5, 0) => (Protocol, Vague),
+        (6, 0) => (Content, Vague),
+        (7, 0) => (Policy, Vague),
         (1, _) => (Undefined, Weak),
         (2, 1) => (MailboxDisabled, Weak),
         (2, 2) => (MailboxFull, Strong),
@@ -50,7 +58,7 @@ pub(super) fn meaning(status: EnhancedStatus) -> Option<(Category, Strength)> {
         (4, _) => (Network, Weak),
         (5, 3) => (TooManyRecipients, Strong),
         (5, _) => (Protocol, Weak),
-        (6, 7 | 8 | 9 | 10) => (Protocol, Weak),
+        (6, 7..=10) => (Protocol, Weak),
         (6, _) => (Content, Weak),
         (7, 13) => (MailboxDisabled, Weak),
         (7, 17 | 18) => (Moved, Strong),

@@ -134,10 +134,11 @@ fn is_plain(word: &str) -> bool {
     let is_code = |text: &str| {
         text.len() == 3 && text.starts_with(['2', '4', '5']) && text.bytes().all(|b| b.is_ascii_digit())
     };
-    if let Some((code, status)) = word.split_once('-') {
-        if is_code(code) && status.parse::<EnhancedStatus>().is_ok() {
-            return true;
-        }
+    if let Some((code, status)) = word.split_once('-')
+        && is_code(code)
+        && status.parse::<EnhancedStatus>().is_ok()
+    {
+        return true;
     }
     is_code(word) || (!word.bytes().any(|octet| octet.is_ascii_digit()) && !is_host(word))
 }

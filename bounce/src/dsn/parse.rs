@@ -104,7 +104,7 @@ fn recipient(fields: &Fields) -> Option<RecipientStatus> {
         action,
         status,
         diagnostic_type: diagnostic.as_ref().map(|(kind, _)| kind.to_ascii_lowercase().into()),
-        diagnostic: diagnostic.map(|(_, text)| text.into()).filter(|text: &Box<str>| !text.is_empty()),
+        diagnostic: diagnostic.map(|(_, text)| text).filter(|text| !text.is_empty()).map(Into::into),
         remote_mta: fields.get("remote-mta").map(|value| untyped(value).1.into()),
     })
 }

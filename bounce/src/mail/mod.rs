@@ -109,7 +109,14 @@ pub(crate) struct Structured {
 impl Structured {
     pub(crate) fn parse(value: &str) -> Structured {
         let mut pieces = split_semicolons(value).into_iter();
-        let main = pieces.next().unwrap_or_default().trim().to_ascii_lowercase();
+        // `text/plain charset=x`, without its semicolon, is text/plain all the same.
+        let main = pieces
+            .next()
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .next()
+            .unwrap_or("")
+            .to_ascii_lowercase();
         let params = pieces.take(20).filter_map(|piece| {
             let (name, value) = piece.split_once('=')?;
             let value = value.trim();
@@ -219,6 +226,11 @@ impl<'a> Mail<'a> {
     /// The first part of one of these types, outside returned messages.
     pub(crate) fn part(&self, kinds: &[&str]) -> Option<&Part<'a>> {
         self.parts.iter().find(|part| !part.enclosed && kinds.contains(&part.kind.main.as_str()))
+    }
+
+    /// The first part of one of these types at any depth: for a notification that somebody passed on as an attachment.
+    pub(crate) fn part_anywhere(&self, kinds: &[&str]) -> Option<&Part<'a>> {
+        self.parts.iter().find(|part| kinds.contains(&part.kind.main.as_str()))
     }
 }
 
