@@ -5,6 +5,7 @@
 
 mod arc;
 mod auth;
+mod bounce;
 mod config;
 mod dkim;
 mod dmarc;
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Arc(arc::Arc),
     /// Verifies and makes DKIM signatures, and makes keys.
     Dkim(dkim::Dkim),
+    /// Says what refusals mean.
+    Bounce(bounce::Bounce),
     /// Looks up DNS records as the crates see them, from a zone file or a real server.
     Lookup(dns::Lookup),
     /// Explains the limits on what is sent.
@@ -63,6 +66,7 @@ impl Command {
             Command::Config(command) => command.run(),
             Command::Arc(command) => command.run(),
             Command::Dkim(command) => command.run(),
+            Command::Bounce(command) => command.run(),
             Command::Lookup(command) => command.run(),
             Command::Shaping(command) => command.run(),
             Command::Auth(command) => command.run(),

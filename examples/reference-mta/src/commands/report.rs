@@ -13,7 +13,7 @@ use postwright_spf_dmarc::report::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Failure, output, tlsrpt};
+use super::{Failure, bounce, output, tlsrpt};
 
 /// `postwright report ...`.
 #[derive(Args)]
@@ -24,7 +24,8 @@ pub(crate) struct Report {
 
 #[derive(Subcommand)]
 enum ReportCommand {
-    /// Reads a report: DMARC aggregate (XML, gzip, zip, mail), DMARC failure (mail), TLSRPT (JSON, gzip, mail).
+    /// Reads a report: DMARC aggregate (XML, gzip, zip, mail), DMARC failure (mail), TLSRPT (JSON, gzip, mail), bounces,
+    /// complaints and automatic replies (mail).
     Parse(Parse),
 }
 
@@ -47,8 +48,17 @@ pub(crate) struct Input {
 /// Reads one kind of report; `None` if the input is of another.
 type Reader = fn(&Input) -> Option<Result<Value, Failure>>;
 
-/// The kinds, asked in this order. DMARC's aggregate report comes last: it takes any mail with an attachment.
-const READERS: &[Reader] = &[tlsrpt::read, dmarc_failure, dmarc_aggregate];
+/// The kinds, asked in this order. A bounce is only looked for in what is no report to a domain's owner, and any other mail is
+/// `none`, unless it carries what should have been an aggregate report.
+const READERS: &[Reader] = &[
+    tlsrpt::read,
+    dmarc_failure,
+    dmarc_aggregate,
+    bounce::read,
+    packed_but_broken,
+    bounce::read_any_mail,
+    broken,
+];
 
 impl Report {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
@@ -80,11 +90,20 @@ fn dmarc_failure(input: &Input) -> Option<Result<Value, Failure>> {
 }
 
 fn dmarc_aggregate(input: &Input) -> Option<Result<Value, Failure>> {
-    Some(match parse(&input.octets, &input.limits) {
-        Ok(DmarcReport::Aggregate(report)) => Ok(show_aggregate(&report)),
-        Ok(_) => return None,
-        Err(error) => Err(Failure::new(error)),
-    })
+    match parse(&input.octets, &input.limits) {
+        Ok(DmarcReport::Aggregate(report)) => Some(Ok(show_aggregate(&report))),
+        _ => None,
+    }
+}
+
+/// A mail with an attachment that aggregate reports come in, which could not be read as one.
+fn packed_but_broken(input: &Input) -> Option<Result<Value, Failure>> {
+    let packed = |part: &Part| ["xml", "zip"].iter().any(|kind| part.content_type.contains(kind));
+    if input.parts.iter().any(packed) { broken(input) } else { None }
+}
+
+fn broken(input: &Input) -> Option<Result<Value, Failure>> {
+    parse(&input.octets, &input.limits).err().map(|error| Err(Failure::new(error)))
 }
 
 /// The first part that holds JSON, unpacked.
