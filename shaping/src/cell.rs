@@ -21,12 +21,18 @@ use crate::path::Key;
 use crate::rate::{Rate, RetryAt, Tat, gcra};
 use crate::{Day, Zone};
 
+/// A daily count that has used up what was set aside asks again after this long.
+const CHECKPOINT_POLL: Duration = Duration::from_secs(1);
+
 /// The count of one limit.
 #[derive(Debug)]
 pub struct Cell {
     key: Key,
     /// An arrival time, or a day and its count, or the number of leases: by the kind of the bound.
     pub(crate) word: AtomicU64,
+    /// A daily count must not exceed this before the next checkpoint: (day, count).
+    ceiling: AtomicU64,
+    daily: bool,
     /// How many wait in `cold.queue`; read without the lock.
     waiting: AtomicU32,
     cold: Mutex<Cold>,
@@ -56,7 +62,15 @@ struct Waiter {
 impl Cell {
     /// An unused count.
     pub fn new(key: Key) -> Cell {
-        Cell { key, word: AtomicU64::new(0), waiting: AtomicU32::new(0), cold: Mutex::default() }
+        let daily = key.as_str().contains("|daily");
+        Cell {
+            key,
+            word: AtomicU64::new(0),
+            ceiling: AtomicU64::new(u64::MAX),
+            daily,
+            waiting: AtomicU32::new(0),
+            cold: Mutex::default(),
+        }
     }
 
     /// Its name.
@@ -100,7 +114,17 @@ impl Cell {
         cost: u64,
         now: Timestamp,
     ) -> Result<u64, RetryAt> {
-        daily(self.word.load(Ordering::Acquire), cap, zone, cost, now)
+        let seen = self.word.load(Ordering::Acquire);
+        let next = daily(seen, cap, zone, cost, now)?;
+        if next <= self.ceiling.load(Ordering::Acquire) {
+            return Ok(next);
+        }
+        let day = next & !u64::from(u32::MAX);
+        if day > seen {
+            // The next checkpoint must know that a new day has begun.
+            let _ = self.word.compare_exchange(seen, day, Ordering::AcqRel, Ordering::Acquire);
+        }
+        Err(RetryAt(now + CHECKPOINT_POLL))
     }
 
     /// Counts it; the day is the receipt.
@@ -108,6 +132,9 @@ impl Cell {
         let mut seen = self.word.load(Ordering::Acquire);
         loop {
             let next = daily(seen, cap, zone, cost, now)?;
+            if next > self.ceiling.load(Ordering::Acquire) {
+                return Err(RetryAt(now + CHECKPOINT_POLL));
+            }
             match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok(next >> 32),
                 Err(other) => seen = other,
@@ -248,6 +275,32 @@ impl Cell {
         self.waiting.store(u32::try_from(cold.queue.len()).unwrap_or(u32::MAX), Ordering::Release);
     }
 
+    /// Whether the cell counts calendar days.
+    pub(crate) fn is_daily(&self) -> bool {
+        self.daily
+    }
+
+    /// Counts no further than the latest checkpoint until there is a new one.
+    pub(crate) fn keep_to_checkpoints(&self) {
+        let word = self.word.load(Ordering::Acquire);
+        let _ = self.ceiling.compare_exchange(u64::MAX, word, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub(crate) fn raise_ceiling(&self, ceiling: u64) {
+        self.ceiling.store(ceiling, Ordering::Release);
+    }
+
+    /// What a successor should start from, daily counts raised by `ahead`; `None` if that is nothing.
+    pub(crate) fn saved_word(&self, ahead: u32) -> Option<u64> {
+        let word = self.word.load(Ordering::Acquire);
+        match self.daily {
+            true => Some((word & !u64::from(u32::MAX)) | u64::from(low(word).saturating_add(ahead))),
+            // Leases end with the process that held them.
+            false if self.key.as_str().starts_with("concurrency|") || word == 0 => None,
+            false => Some(word),
+        }
+    }
+
     /// Whether forgetting the cell would change nothing: nobody waits, nothing is leased, and the word lies in
     /// the past, be it an arrival time or a day.
     pub(crate) fn is_idle(&self, now: Timestamp) -> bool {
@@ -255,8 +308,7 @@ impl Cell {
         let yesterday = Zone::UTC.day(now).0.saturating_sub(1);
         let day = word >> 32;
         let cold = self.cold();
-        let is_day = self.key.as_str().contains("|daily");
-        let past = if is_day { day < u64::from(yesterday) } else { word <= Tat::at(now).ticks() };
+        let past = if self.daily { day < u64::from(yesterday) } else { word <= Tat::at(now).ticks() };
         cold.leases.is_empty() && cold.queue.is_empty() && past
     }
 }

@@ -55,6 +55,7 @@
 mod adapt;
 mod calendar;
 mod cell;
+mod egress;
 mod explain;
 mod limit;
 mod memory;
@@ -66,13 +67,16 @@ mod rate;
 #[cfg(feature = "rules")]
 mod rules;
 mod shaper;
+mod snapshot;
 mod store;
+mod warmup;
 
 pub use adapt::{
     Action, AdaptSettings, AutomationRule, Change, Event, SUSPENSIONS_MAX, Signal, Suspension, Threshold,
 };
 pub use calendar::{Day, DayError, Zone, ZoneError};
 pub use cell::Cell;
+pub use egress::{Down, Egress, EgressError, Mode, Pool, Source};
 pub use explain::{Explained, Explanation};
 pub use limit::{Bound, Dimension, Kind, Limit, Scope, ScopeError};
 pub use memory::MemoryTokenStore;
@@ -83,5 +87,7 @@ pub use providers::{PROVIDERS, Provider};
 pub use rate::{PERIOD, Rate, RateError, RetryAt, Tat, gcra};
 #[cfg(feature = "rules")]
 pub use rules::{Rules, RulesError};
-pub use shaper::{Lane, Settings, Shaper};
+pub use shaper::{Lane, Settings, Shaper, Way};
+pub use snapshot::Checkpoint;
 pub use store::{Ask, LIMITS_PER_PATH, Receipt, Refused, TokenStore};
+pub use warmup::{Alarms, GrowthWarning, Overflow, PRESETS, Progress, Schedule, ScheduleError, WarmUp};

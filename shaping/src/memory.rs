@@ -7,11 +7,11 @@
 //! On the path of a decision there is no look-up, no lock (but for leases of connections) and no allocation: the
 //! limits of a path hold their cells.
 //!
-//! Not here: keeping counts over a restart (`snapshot`).
+//! Not here: keeping counts over a restart (`snapshot.rs`).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct MemoryTokenStore {
     hasher: RandomState,
     leases: AtomicU64,
     crashed: Option<Timestamp>,
+    /// Daily caps keep to what was written down.
+    checkpoints: AtomicBool,
 }
 
 impl Default for MemoryTokenStore {
@@ -50,6 +52,7 @@ impl MemoryTokenStore {
             hasher: RandomState::new(),
             leases: AtomicU64::new(1),
             crashed: None,
+            checkpoints: AtomicBool::new(false),
         }
     }
 
@@ -77,7 +80,24 @@ impl MemoryTokenStore {
         self.len() == 0
     }
 
-    pub(crate) fn each_shard(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<Key, Arc<Cell>>>> {
+    pub(crate) fn cells(&self) -> Vec<Arc<Cell>> {
+        self.each_shard().flat_map(|shard| shard.values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    pub(crate) fn keep_to_checkpoints(&self) {
+        self.checkpoints.store(true, Ordering::Release);
+        for cell in self.cells() {
+            cell.keep_to_checkpoints();
+        }
+    }
+
+    pub(crate) fn put_word(&self, key: &Key, word: u64) {
+        let cell = Arc::new(Cell::new(key.clone()));
+        cell.word.store(word, Ordering::Release);
+        self.shard(key).insert(key.clone(), cell);
+    }
+
+    fn each_shard(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<Key, Arc<Cell>>>> {
         self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -173,6 +193,9 @@ impl TokenStore for MemoryTokenStore {
         let cell = Arc::new(Cell::new(key.clone()));
         if let (Some(crashed), Bound::Rate(rate)) = (self.crashed, bound) {
             cell.word.store(rate.spent_at(crashed).ticks(), Ordering::Release);
+        }
+        if cell.is_daily() && self.checkpoints.load(Ordering::Acquire) {
+            cell.keep_to_checkpoints();
         }
         shard.insert(key.clone(), Arc::clone(&cell));
         cell

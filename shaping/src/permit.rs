@@ -70,6 +70,8 @@ pub enum Because {
     BackOff,
     /// Stopped by a rule or an operator.
     Suspended(Box<Suspension>),
+    /// No source of the pool can be used; why not the first that may be usable again.
+    NoSource(Box<str>),
     /// The store cannot be asked, and this node's share is used up.
     Store,
     /// More than [`LIMITS_PER_PATH`](crate::LIMITS_PER_PATH) limits apply to the path: an error in the policy.
@@ -87,6 +89,7 @@ impl fmt::Display for Because {
             Because::ReceiverPace => f.write_str("the receiver throttles: keeping to the pace it takes"),
             Because::BackOff => f.write_str("back-off: the receiver is down or blocks us, probing only"),
             Because::Suspended(suspension) => write!(f, "suspended: {}", suspension.cause),
+            Because::NoSource(why) => write!(f, "no source can be used: {why}"),
             Because::Store => f.write_str("the store of counts cannot be reached"),
             Because::TooManyLimits(count) => {
                 write!(f, "{count} limits apply to the path, more than {}", crate::LIMITS_PER_PATH)

@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use postwright_core::Timestamp;
 
-use crate::adapt::{AdaptSettings, Adaptation, Event, Gate, PathState, Signal, Suspension};
+use crate::adapt::{AdaptSettings, Adaptation, Change, Event, Gate, PathState, Signal, Suspension};
+use crate::egress::{Egress, Source};
 use crate::explain::Explanation;
 use crate::limit::{Bound, Dimension, Kind, Limit};
 use crate::path::Path;
 use crate::permit::{Admission, Because, Later, Permit};
-use crate::policy::Policy;
+use crate::policy::{Applied, Policy};
 use crate::rate::RetryAt;
 use crate::store::{Ask, LIMITS_PER_PATH, Refused, TokenStore};
+use crate::warmup::{Overflow, WarmUp, WarmUps};
 
 const SHARDS: usize = 16;
 /// How long to wait before asking again about a path whose policy is in error.
@@ -54,7 +56,7 @@ pub struct Shaper {
     generation: AtomicU64,
     lanes: Vec<Mutex<HashMap<Path, Arc<LaneState>>>>,
     hasher: RandomState,
-    next_lane: AtomicU64,
+    warmups: WarmUps,
 }
 
 /// A path with its limits at hand: asking by lane spares the look-up by path.
@@ -76,6 +78,11 @@ impl Lane {
 pub(crate) struct LaneState {
     id: u64,
     generation: u64,
+    /// The next midnight, if the limits change then.
+    until: Timestamp,
+    /// Beyond a warm-up's cap messages wait instead of leaving by another source.
+    overflow_waits: bool,
+    warming: bool,
     pub(crate) path: Path,
     pub(crate) limits: Vec<Limit>,
     pub(crate) messages_per_connection: Option<u32>,
@@ -119,7 +126,7 @@ impl Shaper {
             generation: AtomicU64::new(0),
             lanes: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            next_lane: AtomicU64::new(1),
+            warmups: WarmUps::default(),
         }
     }
 
@@ -131,9 +138,34 @@ impl Shaper {
     /// Puts another policy in force. Counts of limits that keep their kind, scope and period go on.
     pub fn set_policy(&self, policy: Policy) {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.forget_lanes();
+    }
+
+    /// Puts warm-up plans in force; plans of the same name keep their progress.
+    pub fn set_warmups(&self, plans: Vec<WarmUp>, now: Timestamp) {
+        self.warmups.set(plans, now);
+        self.forget_lanes();
+    }
+
+    /// The progress of all warm-ups as text, to be kept over a restart.
+    pub fn save_warmups(&self) -> String {
+        self.warmups.save()
+    }
+
+    /// Goes on where [`Shaper::save_warmups`] left off, for the plans in force; how many were found.
+    pub fn restore_warmups(&self, saved: &str) -> usize {
+        let taken = self.warmups.restore(saved);
+        self.forget_lanes();
+        taken
+    }
+
+    fn forget_lanes(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         for shard in &self.lanes {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            for (_, lane) in shard.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+                // They were told when to come back by limits that may have changed.
+                leave_queues(&lane);
+            }
         }
     }
 
@@ -143,26 +175,31 @@ impl Shaper {
     }
 
     /// The lane of a path.
-    pub fn lane(&self, path: &Path) -> Lane {
-        Lane(self.lane_state(path))
+    pub fn lane(&self, path: &Path, now: Timestamp) -> Lane {
+        Lane(self.lane_state(path, now))
     }
 
-    fn lane_state(&self, path: &Path) -> Arc<LaneState> {
+    fn lane_state(&self, path: &Path, now: Timestamp) -> Arc<LaneState> {
         let generation = self.generation.load(Ordering::Acquire);
         if let Some(found) = self.shard(path).get(path)
             && found.generation == generation
+            && now < found.until
         {
             return Arc::clone(found);
         }
-        let lane = Arc::new(self.build_lane(path, generation));
+        let lane = Arc::new(self.build_lane(path, generation, now));
         self.shard(path).insert(path.clone(), Arc::clone(&lane));
         lane
     }
 
-    fn build_lane(&self, path: &Path, generation: u64) -> LaneState {
+    fn build_lane(&self, path: &Path, generation: u64, now: Timestamp) -> LaneState {
         let mut lane = LaneState {
-            id: self.next_lane.fetch_add(1, Ordering::Relaxed),
+            // A lane that is made anew keeps its place in the queues.
+            id: self.hasher.hash_one(path),
             generation,
+            until: Timestamp::from_millis(u64::MAX),
+            overflow_waits: false,
+            warming: false,
             path: path.clone(),
             limits: Vec::new(),
             messages_per_connection: None,
@@ -180,49 +217,117 @@ impl Shaper {
                 (Kind::RecipientsPerMessage, Bound::AtMost(most)) => {
                     lane.recipients_per_message = smaller(lane.recipients_per_message, most);
                 }
-                (kind, bound) => {
-                    let key = path.key(kind, applied.scope, &tag(&bound));
-                    let cell = self.store.cell(&key, &bound);
-                    lane.limits.push(Limit {
-                        kind,
-                        scope: applied.scope,
-                        bound,
-                        key,
-                        origin: applied.origin,
-                        cell,
-                    });
-                }
+                (_, bound) => self.push_limit(&mut lane, applied, tag(&bound)),
             }
+        }
+        for today in self.warmups.today(path, now) {
+            lane.until = lane.until.min(today.until);
+            lane.overflow_waits |= today.overflow == Overflow::Wait;
+            let bound = Bound::Daily { cap: today.cap, zone: today.zone };
+            let origin = format!("warm-up {}", today.name).into();
+            let applied = Applied { kind: Kind::Messages, scope: today.scope, bound, origin };
+            self.push_limit(&mut lane, applied, format!("daily {} warm-up", today.zone));
+            lane.warming = true;
         }
         lane
     }
 
+    fn push_limit(&self, lane: &mut LaneState, applied: Applied, mut tag: String) {
+        let Applied { kind, scope, bound, origin } = applied;
+        let mut key = lane.path.key(kind, scope, &tag);
+        // Two limits of one kind, scope and period must not be counted in one place.
+        while lane.limits.iter().any(|other| other.key == key) {
+            tag.push('+');
+            key = lane.path.key(kind, scope, &tag);
+        }
+        let cell = self.store.cell(&key, &bound);
+        lane.limits.push(Limit { kind, scope, bound, key, origin, cell });
+    }
+
     /// Asks for a path.
     pub fn admit(&self, path: &Path, ask: Ask, now: Timestamp) -> Admission {
-        decide(&self.lane_state(path), ask, now)
+        decide(&self.lane_state(path, now), ask, now)
+    }
+
+    /// Asks by way of a pool: tries its usable sources in turn, until one is admitted.
+    ///
+    /// `path` is without source and pool; they are filled in. A source whose limits are reached passes the load on
+    /// to the next one, unless it is being warmed up and its plan says that the overflow waits. If none is
+    /// admitted, the answer is the one with the earliest moment; if none is usable, [`Because::NoSource`].
+    pub fn admit_from(
+        &self,
+        way: Way<'_>,
+        path: &Path,
+        ask: Ask,
+        now: Timestamp,
+    ) -> (Option<Arc<Source>>, Admission) {
+        let none = |until, why: &str| Later { until, because: Because::NoSource(why.into()) };
+        let Some(pool) = way.egress.pool(way.pool) else {
+            let later = none(now + BROKEN_POLICY_RETRY, "there is no such pool");
+            return (None, Admission::Later(later));
+        };
+        let candidates = match way.egress.candidates(pool, way.key, way.draw, now) {
+            Ok(candidates) => candidates,
+            Err(down) => return (None, Admission::Later(none(down.until, &down.cause))),
+        };
+        let mut best: Option<(Arc<Source>, Arc<LaneState>, Later)> = None;
+        for source in candidates {
+            let path = Path {
+                source: Some(Arc::clone(&source.name)),
+                pool: Some(Arc::clone(&pool.name)),
+                ..path.clone()
+            };
+            let lane = self.lane_state(&path, now);
+            let later = match decide(&lane, ask, now) {
+                Admission::Granted(permit) => {
+                    if let Some((_, lane, _)) = best {
+                        leave_queues(&lane);
+                    }
+                    return (Some(source), Admission::Granted(permit));
+                }
+                Admission::Later(later) => later,
+            };
+            let waits = lane.overflow_waits;
+            // The place in a queue is kept for the best answer only; nobody comes back for the others.
+            match &best {
+                Some((_, _, other)) if other.until <= later.until => leave_queues(&lane),
+                _ => {
+                    if let Some((_, other, _)) = best.replace((source, lane, later)) {
+                        leave_queues(&other);
+                    }
+                }
+            }
+            if waits {
+                break;
+            }
+        }
+        match best {
+            Some((source, _, later)) => (Some(source), Admission::Later(later)),
+            None => {
+                (None, Admission::Later(none(now + BROKEN_POLICY_RETRY, "the pool has no usable source")))
+            }
+        }
     }
 
     /// Asks for a lane; renews the lane if the policy has changed since.
     #[inline]
     pub fn admit_on(&self, lane: &mut Lane, ask: Ask, now: Timestamp) -> Admission {
-        if lane.0.generation != self.generation.load(Ordering::Acquire) {
-            *lane = self.lane(lane.path());
+        if lane.0.generation != self.generation.load(Ordering::Acquire) || now >= lane.0.until {
+            *lane = self.lane(&lane.0.path, now);
         }
         decide(&lane.0, ask, now)
     }
 
     /// All limits on a path, where they come from, and which of them can never bind.
-    pub fn explain(&self, path: &Path) -> Explanation {
-        let lane = self.lane_state(path);
+    pub fn explain(&self, path: &Path, now: Timestamp) -> Explanation {
+        let lane = self.lane_state(path, now);
         let per_connection = [lane.messages_per_connection, lane.recipients_per_message];
         Explanation::of(path.clone(), &lane.limits, per_connection)
     }
 
     /// A lane that no longer wants anything gives up its place in all queues at once.
     pub fn withdraw(&self, lane: &Lane) {
-        for limit in &lane.0.limits {
-            limit.cell.leave(lane.0.id);
-        }
+        leave_queues(&lane.0);
     }
 
     /// Forgets lanes that nobody holds and counts that would not change a decision. Call it every minute or so.
@@ -239,9 +344,19 @@ impl Shaper {
 
     /// Takes in what happened on a path; `text` is the receiver's reply, or empty.
     pub fn observe(&self, path: &Path, signal: Signal, text: &str, now: Timestamp) {
-        let lane = self.lane_state(path);
+        let lane = self.lane_state(path, now);
         if let Some(state) = &lane.adaptive {
             self.adaptation.observe(state, path, signal, text, now);
+        }
+        if lane.warming {
+            let paused = self.warmups.observe(path, signal, now);
+            if !paused.is_empty() {
+                // The day's cap has changed for everybody on the plan.
+                self.forget_lanes();
+            }
+            for (plan, why) in paused {
+                self.adaptation.note_pause(plan, &why, path, now);
+            }
         }
     }
 
@@ -264,13 +379,38 @@ impl Shaper {
 
     /// Undoes an event; `false` if it is not known any more or was undone before.
     pub fn undo(&self, event: u64, now: Timestamp) -> bool {
-        self.adaptation.undo(event, now)
+        let undone = self.adaptation.undo(event, now);
+        if let Some(Change::WarmUpPaused { plan }) = &undone {
+            self.warmups.resume(plan);
+            self.forget_lanes();
+        }
+        undone.is_some()
     }
 }
 
 impl std::fmt::Debug for Shaper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shaper").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+/// Which pool to leave by, and how to choose in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// The sources and pools.
+    pub egress: &'a Egress,
+    /// The pool's name.
+    pub pool: &'a str,
+    /// What sticks to a source in a sticky pool: a tenant, a campaign.
+    pub key: &'a str,
+    /// A random number for a weighted pool.
+    pub draw: u64,
+}
+
+#[inline]
+fn leave_queues(lane: &LaneState) {
+    for limit in &lane.limits {
+        limit.cell.leave(lane.id);
     }
 }
 
@@ -312,9 +452,7 @@ fn decide(lane: &Arc<LaneState>, ask: Ask, now: Timestamp) -> Admission {
     };
     match lane.store.take(&lane.limits, ask, lane.ttl, now) {
         Ok(receipt) => {
-            for limit in &lane.limits {
-                limit.cell.leave(lane.id);
-            }
+            leave_queues(lane);
             Admission::Granted(Permit::new(Arc::clone(lane), receipt))
         }
         Err(refused) => {
@@ -351,14 +489,17 @@ fn refuse(lane: &LaneState, refused: Refused, now: Timestamp) -> Admission {
             other.cell.leave(lane.id);
         }
     }
-    let until = limit.cell.enqueue(lane.id, refused.until, spacing(limit), now);
+    let until = match limit.bound {
+        // At midnight there is room for many at once, and not before.
+        Bound::Daily { .. } => refused.until,
+        Bound::Rate(_) | Bound::AtMost(_) => limit.cell.enqueue(lane.id, refused.until, spacing(limit), now),
+    };
     Admission::Later(Later { until, because: Because::Limit(Arc::new(limit.clone())) })
 }
 
 fn spacing(limit: &Limit) -> Duration {
     match &limit.bound {
         Bound::Rate(rate) => rate.spacing(),
-        // Whoever waits for midnight or for a connection may ask all at once.
         Bound::Daily { .. } | Bound::AtMost(_) => CONNECTION_SPACING,
     }
 }

@@ -72,7 +72,7 @@ fn a_refusal_by_one_limit_takes_nothing_from_the_others() {
     for n in 0..500 {
         assert!(shaper.admit(&other, Ask::message(1), ms(n)).later().is_some());
     }
-    let lane = shaper.lane(&other);
+    let lane = shaper.lane(&other, START);
     let own = lane.limits().iter().find(|limit| limit.scope == Scope::SOURCE_SITE).unwrap();
     // The whole burst is there still: a store that took and gave back 500 times would show it in the key's count.
     let policy = Policy::new().with(Layer::defaults().set(own.kind, &[own.bound]).unwrap());
@@ -132,7 +132,7 @@ fn connections_come_back_on_every_way_out_and_when_their_lease_ends() {
     let mut five = five;
     assert!(!five.renew(ms(62_000)), "a lost lease cannot be renewed");
     drop((two, five, six));
-    let lane = shaper.lane(&path);
+    let lane = shaper.lane(&path, START);
     assert_eq!(lane.limits().first().unwrap().cell().leases(), 0, "all permits are back");
 }
 
@@ -172,7 +172,7 @@ fn lanes_that_wait_for_one_limit_are_served_in_turn() {
         Layer::defaults().set_by(Scope::of(&[Dimension::Source]), Kind::Messages, &[rate("10/s")]).unwrap();
     let shaper = shaper(layer);
     let mut lanes: Vec<(Lane, Timestamp, u32)> =
-        (0..5).map(|n| (shaper.lane(&path(&format!("d{n}.example"))), START, 0)).collect();
+        (0..5).map(|n| (shaper.lane(&path(&format!("d{n}.example")), START), START, 0)).collect();
     // Lane 0 asks again a moment after each permit, as often as it can; the others come when they are told to.
     let end = ms(20_000);
     loop {
@@ -194,7 +194,7 @@ fn lanes_that_wait_for_one_limit_are_served_in_turn() {
 fn a_large_message_is_not_starved_by_small_ones() {
     let layer = Layer::defaults().set_by(Scope::GLOBAL, Kind::Bytes, &[rate("1000/s burst 1000")]).unwrap();
     let shaper = shaper(layer);
-    let (large, mut small) = (path("large.example"), shaper.lane(&path("small.example")));
+    let (large, mut small) = (path("large.example"), shaper.lane(&path("small.example"), START));
     while shaper.admit_on(&mut small, Ask::message(10), START).granted().is_some() {}
     let mut small_next = ms(1);
     let mut large_next = ms(2);
@@ -227,7 +227,7 @@ fn a_lane_that_lost_interest_holds_the_others_up_for_a_moment_only() {
     let served = wait(&shaper, &path("c.example"), Ask::message(1), ms(2));
     assert!(served <= ms(1300), "{served}");
     // With a word of goodbye there is no delay at all.
-    let lane = shaper.lane(&path("b.example"));
+    let lane = shaper.lane(&path("b.example"), START);
     let _ = shaper.admit(&path("b.example"), Ask::message(1), served);
     shaper.withdraw(&lane);
     let next = wait(&shaper, &path("d.example"), Ask::message(1), served);

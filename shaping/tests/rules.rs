@@ -154,7 +154,8 @@ concurrency = 4
 messages = "1/min"
 "#;
     let shaper = Shaper::new(Rules::parse(file).unwrap().policy, Arc::new(MemoryTokenStore::new()));
-    let explanation = shaper.explain(&path("example.org", "192.0.2.1"));
+    let explanation = shaper
+        .explain(&path("example.org", "192.0.2.1"), postwright_core::Timestamp::from_secs(1_800_000_000));
     assert_eq!(
         explanation.to_string(),
         "1. messages 100/min by source+site (defaults): never binds because of 2\n\

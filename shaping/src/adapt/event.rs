@@ -39,6 +39,11 @@ pub enum Change {
     },
     /// A probe succeeded.
     Recovered,
+    /// A warm-up was paused until midnight; it goes on at half.
+    WarmUpPaused {
+        /// The plan.
+        plan: Box<str>,
+    },
     /// Nothing is sent on the paths with these values.
     Suspended {
         /// The values.

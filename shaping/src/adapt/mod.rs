@@ -249,13 +249,19 @@ impl Adaptation {
         }
     }
 
+    /// A warm-up was paused.
+    pub(crate) fn note_pause(&self, plan: Box<str>, why: &str, path: &Path, now: Timestamp) {
+        let subject = Some((path.clone(), self.path_state(path)));
+        self.journal().note(now, Change::WarmUpPaused { plan }, why.into(), subject);
+    }
+
     pub(crate) fn events(&self) -> Vec<Event> {
         self.journal().list()
     }
 
-    /// Undoes what an event did; `false` if there is no such event or it was undone before.
-    pub(crate) fn undo(&self, id: u64, now: Timestamp) -> bool {
-        let Some((change, subject)) = self.journal().undo(id, now) else { return false };
+    /// Undoes what an event did, and says what that was; `None` if there is no such event or it was undone before.
+    pub(crate) fn undo(&self, id: u64, now: Timestamp) -> Option<Change> {
+        let (change, subject) = self.journal().undo(id, now)?;
         if matches!(change, Change::Suspended { .. }) {
             let mut all = self.suspensions.write().unwrap_or_else(PoisonError::into_inner);
             all.retain(|one| one.event != id && one.until > now);
@@ -263,7 +269,7 @@ impl Adaptation {
         } else if let Some((_, state)) = subject {
             state.undo(&change, now);
         }
-        true
+        Some(change)
     }
 
     pub(crate) fn sweep(&self, now: Timestamp) {

@@ -248,7 +248,7 @@ impl PathState {
                 inner.backoff = None;
                 inner.failures = 0;
             }
-            Change::Recovered | Change::Suspended { .. } => {}
+            Change::Recovered | Change::Suspended { .. } | Change::WarmUpPaused { .. } => {}
         }
         self.regate(&inner, now);
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use postwright_core::Domain;
+use postwright_core::{Clock, Domain, SystemClock};
 use postwright_shaping::{Dimension, Explanation, MemoryTokenStore, Path, Rules, Shaper, Site};
 use serde_json::{Value, json};
 
@@ -114,7 +114,7 @@ impl Explain {
             provider: self.provider.or(found).map(Into::into),
         };
         let shaper = Shaper::new(rules.policy, Arc::new(MemoryTokenStore::new()));
-        output::json(&show(&shaper.explain(&path)))?;
+        output::json(&show(&shaper.explain(&path, SystemClock::new().now())))?;
         Ok(ExitCode::SUCCESS)
     }
 }
