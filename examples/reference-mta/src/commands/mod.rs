@@ -18,6 +18,7 @@ mod shaping;
 mod sink;
 mod spf;
 mod tlsrpt;
+mod warmup;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Lookup(dns::Lookup),
     /// Explains the limits on what is sent.
     Shaping(shaping::Shaping),
+    /// Plans the first weeks of a new source.
+    Warmup(warmup::Warmup),
     /// Checks everything about a message, as a receiving server does.
     Auth(auth::Auth),
     /// Evaluates DMARC, as a receiving server does.
@@ -69,6 +72,7 @@ impl Command {
             Command::Bounce(command) => command.run(),
             Command::Lookup(command) => command.run(),
             Command::Shaping(command) => command.run(),
+            Command::Warmup(command) => command.run(),
             Command::Auth(command) => command.run(),
             Command::Dmarc(command) => command.run(),
             Command::Report(command) => command.run(),
