@@ -317,12 +317,15 @@ impl Checker<'_> {
         if count > limit {
             return Err(permanent(Problem::TooManyHosts { limit, name: name.clone(), count }));
         }
-        for record in answer.records() {
+        let hosts = answer.records().iter().filter_map(|record| match record {
+            Rr::Mx { preference, exchange } => Some((*preference, exchange)),
+            _ => None,
+        });
+        let mut hosts: Vec<(u16, &Name)> = hosts.collect();
+        hosts.sort_by_key(|(preference, _)| *preference);
+        for (_, exchange) in hosts {
             // A null MX (RFC 7505) names no host.
-            if let Rr::Mx { exchange, .. } = record
-                && !exchange.is_root()
-                && self.has_address(exchange, cidr).await?
-            {
+            if !exchange.is_root() && self.has_address(exchange, cidr).await? {
                 return Ok(true);
             }
         }
