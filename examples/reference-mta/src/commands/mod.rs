@@ -11,6 +11,8 @@ mod dkim;
 mod dmarc;
 mod dns;
 pub(crate) mod output;
+mod doctor;
+mod output;
 mod report;
 mod send;
 mod serve;
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Warmup(warmup::Warmup),
     /// Checks everything about a message, as a receiving server does.
     Auth(auth::Auth),
+    /// Tells a sender what its domain lacks, and what to publish.
+    Doctor(doctor::Doctor),
     /// Evaluates DMARC, as a receiving server does.
     Dmarc(dmarc::Dmarc),
     /// Reads reports that others send.
@@ -74,6 +78,7 @@ impl Command {
             Command::Shaping(command) => command.run(),
             Command::Warmup(command) => command.run(),
             Command::Auth(command) => command.run(),
+            Command::Doctor(command) => command.run(),
             Command::Dmarc(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Spf(command) => command.run(),
