@@ -48,6 +48,8 @@ mod error;
 mod id;
 mod memory;
 mod oneshot;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod scheduler;
 pub mod spool;
 
@@ -57,6 +59,8 @@ pub use entry::{Entry, Fate, PastAttempt, Progress};
 pub use error::{Damage, DamageReason, Fault, SpoolError};
 pub use id::{SpoolId, SpoolIdError};
 pub use memory::{InjectedFault, MemorySpool};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresSpool};
 pub use scheduler::{Scheduler, SchedulerConfig};
 pub use spool::{
     Change, Claim, Claimed, Condition, Durability, Health, Item, Loaded, Page, Scan, Spool, SyncLevel, Want,
