@@ -5,6 +5,7 @@ pub mod command;
 pub mod data;
 pub mod limits;
 pub mod line;
+pub mod proxy;
 pub mod server;
 mod tls;
 
