@@ -186,7 +186,7 @@ fn private_verbs_and_parameters_reach_the_embedder() {
     settings.private_rcpt = vec!["XFOLDER".into()];
     let policy = Box::new(|question: &Question<'_>| match question {
         Question::Mail { private, .. } if private[0].value.as_deref() == Some("bad") => no(550),
-        Question::Rcpt { private, .. } if private.is_empty() => no(551),
+        Question::Rcpt { private: [], .. } => no(551),
         Question::Command { verb: "XMOOD", text } => Answer::accepted_with(text),
         Question::Command { .. } => no(500),
         _ => Answer::accepted(),

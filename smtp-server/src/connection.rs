@@ -12,12 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postwright_core::{Budget, Clock, EnhancedStatus, Instant, Message, MessageBuilder, Refusal, Reply};
+use postwright_smtp_proto::command::Parameter;
+use postwright_smtp_proto::proxy::{self, Header, Progress};
 use postwright_smtp_proto::server::{self as machine, Answer, AskId, CloseReason, Peer, Question, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::ask::{Decision, Meanwhile, Patience, decide};
 use crate::handler::{Accepted, Acceptor, BodyPiece, Handler, Session};
-use crate::server::{Counters, Drain, ServerConfig};
+use crate::server::{Counters, Drain, Run, ServerConfig};
 use crate::stream::Stream;
 
 /// Octets read at a time.
@@ -26,6 +30,9 @@ const READ_SIZE: usize = 16 * 1024;
 pub const LINGER_OCTETS: usize = 1024 * 1024;
 /// How long a lingering close takes at most.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How long a proxy may take for its header.
+const PROXY_TIME: Duration = Duration::from_secs(5);
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +46,9 @@ pub struct Ended {
 /// What a connection needs of its server.
 pub(crate) struct Context {
     pub(crate) config: Arc<ServerConfig>,
+    /// What the protocol offers on this connection.
+    pub(crate) session: Arc<machine::Config>,
+    pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) drain: Drain,
@@ -56,26 +66,40 @@ where
     Io: AsyncRead + AsyncWrite + Unpin + Send,
     A: Acceptor,
 {
-    let context = Context { config, clock, counters: Arc::default(), drain: Drain::never() };
+    let session = acceptor.session_config(peer.address).unwrap_or_else(|| config.session.clone());
+    let handshakes = Arc::new(Semaphore::new(1));
+    let context =
+        Context { config, session, handshakes, clock, counters: Arc::default(), drain: Drain::never() };
     run(io, peer, acceptor, context).await
 }
 
-pub(crate) async fn run<Io, A>(io: Io, mut peer: Peer, acceptor: &A, context: Context) -> Ended
+pub(crate) async fn run<Io, A>(io: Io, mut peer: Peer, acceptor: &A, mut context: Context) -> Ended
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send,
     A: Acceptor,
 {
     let mut stream = Stream::Clear(io);
+    if context.config.proxy_protocol {
+        match timeout(PROXY_TIME, read_proxy_header(&mut stream)).await {
+            Ok(Some(Header::Proxied { source, destination })) => {
+                peer.address = source;
+                peer.local = destination;
+                context.session = acceptor.session_config(source).unwrap_or(context.session);
+            }
+            Ok(Some(Header::Local)) => {}
+            _ => return Ended { reason: CloseReason::OtherProtocol, accepted: 0 },
+        }
+    }
     if context.config.implicit_tls {
-        let handshake = context.config.session.limits.handshake_timeout;
-        match timeout(handshake, start_tls(&mut stream, &context.config)).await {
+        let handshake = context.session.limits.handshake_timeout;
+        match timeout(handshake, start_tls(&mut stream, &context)).await {
             Ok(Some(info)) => peer.tls = Some(info),
             _ => return Ended { reason: CloseReason::Eof, accepted: 0 },
         }
     }
     let now = context.clock.mono();
     let connection = Connection {
-        machine: machine::Session::new(context.config.session.clone(), peer.clone(), now),
+        machine: machine::Session::new(context.session.clone(), peer.clone(), now),
         session: Session::new(peer),
         handler: None,
         acceptor,
@@ -88,14 +112,30 @@ where
     connection.run().await
 }
 
-async fn start_tls<Io>(
-    stream: &mut Stream<Io>,
-    config: &ServerConfig,
-) -> Option<postwright_smtp_proto::TlsInfo>
+/// Reads a PROXY header and not one octet more. `None`: there is none.
+async fn read_proxy_header<Io>(stream: &mut Stream<Io>) -> Option<Header>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    stream.start_tls(config.tls.clone()?).await.ok()
+    let mut octets = Vec::new();
+    loop {
+        match proxy::parse(&octets).ok()? {
+            Progress::Done(header, _) => return Some(header),
+            Progress::More(more) => {
+                let read = octets.len();
+                octets.resize(read + more, 0);
+                stream.read_exact(octets.get_mut(read..)?).await.ok()?;
+            }
+        }
+    }
+}
+
+async fn start_tls<Io>(stream: &mut Stream<Io>, context: &Context) -> Option<postwright_smtp_proto::TlsInfo>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let _permit = context.handshakes.acquire().await.ok()?;
+    stream.start_tls(context.config.tls.clone()?).await.ok()
 }
 
 struct Connection<'a, Io, A: Acceptor> {
@@ -188,7 +228,11 @@ where
         };
         tokio::select! {
             biased;
-            () = self.context.drain.begun() => self.machine.drain(),
+            run = self.context.drain.news() => match run {
+                Run::On => {}
+                Run::Draining => self.machine.drain(),
+                Run::CutShort => self.machine.cut_short(),
+            },
             read = timeout(patience, read) => match read {
                 Ok(Ok(len)) if len > 0 => {
                     let input = self.buffer.get(..len).unwrap_or_default();
@@ -207,7 +251,7 @@ where
         if !matches!(timeout(patience, flushed).await, Ok(Ok(()))) {
             return self.machine.handle_eof();
         }
-        match timeout(patience, start_tls(&mut self.stream, &self.context.config)).await {
+        match timeout(patience, start_tls(&mut self.stream, &self.context)).await {
             Ok(Some(info)) => {
                 let mut peer = (*self.session.peer).clone();
                 peer.tls = Some(info.clone());
@@ -224,18 +268,23 @@ where
     async fn decide(&mut self, id: AskId) {
         let Some(question) = self.machine.question().map(|(_, question)| question) else { return };
         let whole_message = matches!(question, Question::Message { .. });
-        let patience = self.context.config.decision_timeout;
+        let limit = if whole_message { None } else { Some(self.context.config.decision_timeout) };
+        let patience = Patience { withdraw_at_eof: !whole_message, limit };
+        let mut meanwhile = Meanwhile::default();
         let asking = ask(&mut self.handler, &mut self.session, &mut self.body, self.acceptor, question);
-        let answer = if whole_message {
-            guarded(asking).await
-        } else {
-            timeout(patience, guarded(asking)).await.unwrap_or_else(|_| Ok(undecided().into()))
+        let decision = decide(asking, &mut self.stream, &mut meanwhile, patience).await;
+        // Input first: what came before the answer was sent before it, which matters for the greeting.
+        self.machine.handle_input(&meanwhile.read, self.context.clock.mono());
+        let answer = match decision {
+            Decision::Made(answer) => answer,
+            Decision::TimedOut => undecided().into(),
+            Decision::Withdrawn => return self.machine.handle_eof(),
+            Decision::Panicked => {
+                self.context.counters.panicked();
+                tracing::error!(peer = %self.session.peer.address, "a handler panicked; its session ends");
+                Answer::Refused { reply: broken(), close: true }
+            }
         };
-        let answer = answer.unwrap_or_else(|Panicked| {
-            self.context.counters.panicked();
-            tracing::error!(peer = %self.session.peer.address, "a handler panicked; its session ends");
-            Answer::Refused { reply: broken(), close: true }
-        });
         match &answer {
             Answer::Refused { reply, .. } => {
                 if let Some(handler) = &mut self.handler {
@@ -248,6 +297,9 @@ where
         }
         self.body.clear_if(whole_message);
         self.machine.answer(id, answer);
+        if meanwhile.eof {
+            self.machine.handle_eof();
+        }
     }
 
     async fn close(mut self, reason: CloseReason) -> Ended {
@@ -285,12 +337,19 @@ async fn ask<A: Acceptor>(
         return match acceptor.accept(peer).await {
             Ok(new) => {
                 *handler = Some(new);
+                // After XCLIENT this is another peer, of whom nothing is known yet.
+                *session = Session::new(peer.clone());
                 Answer::accepted()
             }
             Err(reply) => Answer::Refused { reply, close: true },
         };
     }
     let Some(handler) = handler else { return broken().into() };
+    // A spent budget is told before the message comes, so that nothing is sent in vain.
+    let spent = body.budget.used() >= body.budget.limit();
+    if spent && matches!(question, Question::Mail { .. } | Question::Data { .. }) {
+        return no_memory().into();
+    }
     let yes_or_no =
         |decision: Result<(), Refusal>| decision.map_or_else(Answer::from, |()| Answer::accepted());
     match question {
@@ -306,10 +365,16 @@ async fn ask<A: Acceptor>(
             session.authenticated |= matches!(answer, Answer::Accepted { .. });
             answer
         }
-        Question::Mail { reverse_path, options, .. } => {
+        Question::Mail { reverse_path, options, private } => {
+            if let Err(refusal) = private_first(handler, session, "MAIL", private).await {
+                return refusal.into();
+            }
             yes_or_no(handler.mail(session, reverse_path, options).await)
         }
-        Question::Rcpt { recipient, envelope, .. } => {
+        Question::Rcpt { recipient, envelope, private } => {
+            if let Err(refusal) = private_first(handler, session, "RCPT", private).await {
+                return refusal.into();
+            }
             yes_or_no(handler.rcpt(session, recipient, envelope).await)
         }
         Question::Data { envelope } => yes_or_no(handler.data(session, envelope).await),
@@ -331,6 +396,15 @@ async fn ask<A: Acceptor>(
         // A question of a later protocol crate: there is no handler method for it yet.
         _ => unknown_command(),
     }
+}
+
+async fn private_first<H: Handler>(
+    handler: &mut H,
+    session: &Session,
+    verb: &'static str,
+    parameters: &[Parameter],
+) -> Result<(), Refusal> {
+    if parameters.is_empty() { Ok(()) } else { handler.private(session, verb, parameters).await }
 }
 
 /// The body so far, within the budget.

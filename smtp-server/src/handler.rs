@@ -3,10 +3,12 @@
 //! Invariant: there is no default for who may be written to and none for taking a message, so that no relay is
 //! open and no message lost by omission.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use postwright_core::{Envelope, MailOptions, Message, Recipient, Refusal, Reply, ReversePath};
-use postwright_smtp_proto::server::{Answer, Hello, Peer};
+use postwright_smtp_proto::command::Parameter;
+use postwright_smtp_proto::server::{Answer, Config, Hello, Peer};
 
 /// Makes the handler of a connection, or refuses the connection.
 ///
@@ -17,6 +19,13 @@ pub trait Acceptor: Send + Sync + 'static {
 
     /// Greets a peer: with a handler, or with a refusal in place of the 220.
     fn accept(&self, peer: &Peer) -> impl Future<Output = Result<Self::Handler, Refusal>> + Send;
+
+    /// What the protocol offers to this client in particular, such as XCLIENT to a proxy of your own. Default:
+    /// `None`, the server's configuration.
+    fn session_config(&self, client: SocketAddr) -> Option<Arc<Config>> {
+        let _ = client;
+        None
+    }
 }
 
 impl<H, F, D> Acceptor for F
@@ -121,6 +130,18 @@ pub trait Handler: Send {
         options: &MailOptions,
     ) -> impl Future<Output = Result<(), Refusal>> + Send {
         let _ = (session, reverse_path, options);
+        std::future::ready(Ok(()))
+    }
+
+    /// Parameters of a private extension, as `MAIL` or `RCPT` gave them; asked before [`Handler::mail`] or
+    /// [`Handler::rcpt`]. Only those that the configuration names come. Default: fine.
+    fn private(
+        &mut self,
+        session: &Session,
+        verb: &'static str,
+        parameters: &[Parameter],
+    ) -> impl Future<Output = Result<(), Refusal>> + Send {
+        let _ = (session, verb, parameters);
         std::future::ready(Ok(()))
     }
 

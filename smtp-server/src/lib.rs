@@ -39,7 +39,9 @@
 //!
 //! | limit | default | where |
 //! |---|---|---|
-//! | connections in all, from one address | 1,000, 100 | [`ServerConfig`] |
+//! | connections in all, from one address, from one network | 1,000, 100, 400 | [`ServerConfig`] |
+//! | new connections of one address in a minute | 6,000 | [`ServerConfig::rate_per_ip`] |
+//! | TLS handshakes at a time | 200 | [`ServerConfig::handshakes`] |
 //! | octets of bodies in memory | 512 MiB | [`ServerConfig::budget`] |
 //! | a handler's decision (not on a whole message) | 5 min | [`ServerConfig::decision_timeout`] |
 //! | lingering after a refusal | 1 MiB or 2 s | [`connection::LINGER_OCTETS`], [`connection::LINGER_TIME`] |
@@ -48,12 +50,15 @@
 //! Not here: what to do with a message (see the crate `postwright`), DNS, sending mail.
 
 mod accept;
+mod admission;
+mod ask;
 pub mod connection;
 mod handler;
 mod server;
 mod stream;
+pub mod tls;
 
 pub use connection::{Ended, serve_connection};
 pub use handler::{Accepted, Acceptor, BodyPiece, Handler, Session};
 pub use postwright_smtp_proto::server::{Answer, CloseReason, Hello, Peer};
-pub use server::{Counters, Server, ServerConfig, Stopped};
+pub use server::{Counters, Server, ServerConfig, Stopped, listen};

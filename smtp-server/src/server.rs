@@ -5,21 +5,27 @@
 //!
 //! Standards: RFC 5321 3.8 (421 when shutting down), 7.8 (resistance to attacks).
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright_core::{Budget, Clock, Host};
 use postwright_smtp_proto::server::{Config, Peer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::accept::{Accept, Backoff};
+use crate::admission::{Admission, Place};
 use crate::connection::{self, Context};
 use crate::handler::Acceptor;
+
+/// How long sessions that are cut short may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Connections that the system may hold ready for us.
+const BACKLOG: i32 = 1024;
 
 /// What a server offers and how much it takes.
 #[derive(Debug, Clone)]
@@ -31,16 +37,29 @@ pub struct ServerConfig {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// TLS from the first octet (RFC 8314). Needs `tls`.
     pub implicit_tls: bool,
+    /// Every connection begins with a PROXY header, version 1 or 2, whose addresses then count. Only behind a proxy
+    /// of your own: whoever can connect can state any address. Caps and rates go by the proxy's own address.
+    pub proxy_protocol: bool,
     /// Connections in all: 1,000. One more hears 421 4.7.0.
     pub connections: usize,
     /// Connections from one address, IPv6 by /64: 100.
     pub connections_per_ip: usize,
+    /// Connections from one network, IPv4 by /24 and IPv6 by /48: 400.
+    pub connections_per_network: usize,
+    /// New connections of one address in a minute: 6,000.
+    pub rate_per_ip: u32,
+    /// TLS handshakes at a time: 200. The others wait within their deadline.
+    pub handshakes: usize,
+    /// When more than this share of `connections` is in use, in percent, new sessions get shorter time-outs and
+    /// less patience ([`Limits::stressed`](postwright_smtp_proto::Limits::stressed)): 80.
+    pub stress_percent: usize,
     /// Memory for bodies on their way in, all connections together: 512 MiB. When it is spent: 452 4.3.1.
     pub budget: Budget,
     /// How long a handler may take for a decision, but for that on a whole message: 5 minutes, less than a
     /// client waits (RFC 5321 4.5.3.2). Then 451 4.3.0.
     pub decision_timeout: Duration,
-    /// How long [`Server::serve`] waits for sessions in the middle of a message when it is told to stop: 5 s.
+    /// How long [`Server::serve`] waits for sessions in the middle of a message when it is told to stop: 5 s. Then
+    /// their messages are refused with 421 4.3.2, within 2 s more.
     pub drain_timeout: Duration,
 }
 
@@ -51,8 +70,13 @@ impl ServerConfig {
             session: Arc::new(Config::new(hostname)),
             tls: None,
             implicit_tls: false,
+            proxy_protocol: false,
             connections: 1000,
             connections_per_ip: 100,
+            connections_per_network: 400,
+            rate_per_ip: 6000,
+            handshakes: 200,
+            stress_percent: 80,
             budget: Budget::new(512 << 20),
             decision_timeout: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(5),
@@ -110,6 +134,11 @@ impl Counters {
         self.open.load(Ordering::Relaxed)
     }
 
+    fn open_place(self: &Arc<Self>, place: Place) -> Open {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open { counters: self.clone(), _place: place }
+    }
+
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
@@ -122,23 +151,38 @@ pub struct Stopped {
     pub cut: usize,
 }
 
-/// Tells connections that the server is about to stop.
+/// Whether the server runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Run {
+    On,
+    /// Between messages sessions end; what is on its way may finish.
+    Draining,
+    /// What is on its way is refused.
+    CutShort,
+}
+
+/// Tells a connection that the server is about to stop.
 #[derive(Clone)]
-pub(crate) struct Drain(watch::Receiver<bool>, bool);
+pub(crate) struct Drain(watch::Receiver<Run>, Run);
 
 impl Drain {
     pub(crate) fn never() -> Drain {
-        let (_, receiver) = watch::channel(false);
-        Drain(receiver, false)
+        let (_, receiver) = watch::channel(Run::On);
+        Drain(receiver, Run::On)
     }
 
-    /// Resolves once, when the drain begins.
-    pub(crate) async fn begun(&mut self) {
-        if self.1 || self.0.wait_for(|draining| *draining).await.is_err() {
-            // Told already, or the server is gone: the connection's owner ends it.
-            std::future::pending::<()>().await;
+    /// Resolves when there is something that this connection was not told yet.
+    pub(crate) async fn news(&mut self) -> Run {
+        let told = self.1;
+        let now = self.0.wait_for(|run| *run > told).await.map(|run| *run);
+        match now {
+            Ok(run) => {
+                self.1 = run;
+                run
+            }
+            // The server is gone: the connection's owner ends it.
+            Err(_) => std::future::pending().await,
         }
-        self.1 = true;
     }
 }
 
@@ -148,20 +192,24 @@ pub struct Server<A> {
     clock: Arc<dyn Clock>,
     acceptor: Arc<A>,
     counters: Arc<Counters>,
-    slots: Arc<Slots>,
+    admission: Arc<Admission>,
+    handshakes: Arc<Semaphore>,
+    stressed: Arc<Config>,
 }
 
 impl<A: Acceptor> Server<A> {
     /// A server that is not listening yet.
     pub fn new(config: ServerConfig, clock: Arc<dyn Clock>, acceptor: A) -> Server<A> {
-        let slots =
-            Slots { all: config.connections, per_ip: config.connections_per_ip, taken: Mutex::default() };
+        let mut stressed = (*config.session).clone();
+        stressed.limits = stressed.limits.stressed();
         Server {
+            admission: Arc::new(Admission::new(&config)),
+            handshakes: Arc::new(Semaphore::new(config.handshakes.clamp(1, Semaphore::MAX_PERMITS))),
+            stressed: Arc::new(stressed),
             config: Arc::new(config),
             clock,
             acceptor: Arc::new(acceptor),
             counters: Arc::default(),
-            slots: Arc::new(slots),
         }
     }
 
@@ -175,7 +223,7 @@ impl<A: Acceptor> Server<A> {
     ///
     /// Dropping the future ends every connection at once.
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Stopped {
-        let (draining, drain) = watch::channel(false);
+        let (draining, drain) = watch::channel(Run::On);
         let mut tasks = JoinSet::new();
         let mut backoff = Backoff::default();
         let mut stop = std::pin::pin!(stop);
@@ -186,7 +234,7 @@ impl<A: Acceptor> Server<A> {
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 accepted = backoff.accept(&listener) => match accepted {
                     Accept::Connection(stream, address) => {
-                        self.start(&mut tasks, stream, address, Drain(drain.clone(), false));
+                        self.start(&mut tasks, stream, address, Drain(drain.clone(), Run::On));
                     }
                     Accept::Failed(error) => {
                         self.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
@@ -197,24 +245,19 @@ impl<A: Acceptor> Server<A> {
         }
         drop(listener);
         // No receiver is fine: there is no connection to tell.
-        let _ = draining.send(true);
-        let grace = tokio::time::sleep(self.config.drain_timeout);
-        let mut grace = std::pin::pin!(grace);
-        while !tasks.is_empty() {
-            tokio::select! {
-                biased;
-                _ = tasks.join_next() => {}
-                () = &mut grace => break,
-            }
-        }
+        let _ = draining.send(Run::Draining);
+        wait_for_all(&mut tasks, self.config.drain_timeout).await;
         let cut = tasks.len();
+        let _ = draining.send(Run::CutShort);
+        wait_for_all(&mut tasks, LAST_WORDS).await;
         tasks.shutdown().await;
         Stopped { cut }
     }
 
-    fn start(&self, tasks: &mut JoinSet<()>, stream: TcpStream, address: std::net::SocketAddr, drain: Drain) {
-        let slot = match Slots::take(&self.slots, address.ip(), &self.counters) {
-            Ok(slot) => slot,
+    fn start(&self, tasks: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr, drain: Drain) {
+        let now = self.clock.mono();
+        let place = match self.admission.enter(address.ip(), now) {
+            Ok(place) => place,
             Err(text) => {
                 self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
                 // A socket that was just accepted has room for one line; if not, the peer sees the close only.
@@ -223,11 +266,14 @@ impl<A: Acceptor> Server<A> {
             }
         };
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let place = self.counters.open_place(place);
         // Replies are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(address);
         let peer = Peer::new(address, local, self.clock.now());
         let context = Context {
+            session: self.session_config(address),
+            handshakes: self.handshakes.clone(),
             config: self.config.clone(),
             clock: self.clock.clone(),
             counters: self.counters.clone(),
@@ -235,66 +281,57 @@ impl<A: Acceptor> Server<A> {
         };
         let acceptor = self.acceptor.clone();
         tasks.spawn(async move {
-            let _slot = slot;
             let ended = connection::run(stream, peer, &*acceptor, context).await;
+            drop(place);
             tracing::debug!(peer = %address, ?ended, "connection ended");
         });
     }
+
+    /// The protocol's side for a new connection: the acceptor's for this client, or ours, for better or for worse
+    /// times.
+    fn session_config(&self, client: SocketAddr) -> Arc<Config> {
+        if let Some(own) = self.acceptor.session_config(client) {
+            return own;
+        }
+        let full = self.config.connections.saturating_mul(self.config.stress_percent) / 100;
+        if self.admission.active() > full { self.stressed.clone() } else { self.config.session.clone() }
+    }
 }
 
-/// The connections that may be open, in all and from one address.
-struct Slots {
-    all: usize,
-    per_ip: usize,
-    taken: Mutex<BTreeMap<IpAddr, usize>>,
+/// Waits until all tasks have ended, but no longer than `patience`.
+async fn wait_for_all(tasks: &mut JoinSet<()>, patience: Duration) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    // Who has not ended by then is dealt with by the caller.
+    let _ = tokio::time::timeout(patience, all).await;
 }
 
-/// A connection's place; given back when dropped.
-struct Slot {
-    slots: Arc<Slots>,
+/// A place with its mark in [`Counters::open`].
+struct Open {
     counters: Arc<Counters>,
-    network: IpAddr,
+    _place: Place,
 }
 
-impl Slots {
-    fn take(slots: &Arc<Slots>, ip: IpAddr, counters: &Arc<Counters>) -> Result<Slot, &'static str> {
-        let network = network_of(ip);
-        let mut taken = slots.lock();
-        if counters.open() >= slots.all {
-            return Err("Too many connections, try again later");
-        }
-        let from_there = taken.entry(network).or_default();
-        if *from_there >= slots.per_ip {
-            return Err("Too many connections from your address, try again later");
-        }
-        *from_there += 1;
-        counters.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Slot { slots: slots.clone(), counters: counters.clone(), network })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        // Each change is one addition, so a poisoned lock guards a whole table.
-        self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl Drop for Slot {
+impl Drop for Open {
     fn drop(&mut self) {
-        let mut taken = self.slots.lock();
-        if let Some(count) = taken.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.network);
-            }
-        }
         self.counters.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// What counts as one address: an IPv4 address, or the /64 that one IPv6 host can roam in.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
-        v4 => v4,
+/// Opens a listening socket. IPv6 sockets take IPv4 too; with `share_port` several processes or threads can listen
+/// on one port (`SO_REUSEPORT`, where there is such a thing). Must be called within a tokio runtime.
+pub fn listen(address: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
     }
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(share_port)?;
+    #[cfg(not(unix))]
+    let _ = share_port;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::tls::describe;
+
 /// Clear text, TLS, or nothing while a handshake runs or after one failed.
 pub(crate) enum Stream<Io> {
     Clear(Io),
@@ -28,36 +30,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Stream<Io> {
         let info = describe(stream.get_ref().1);
         *self = Stream::Tls(Box::new(stream));
         Ok(info)
-    }
-}
-
-/// What the session needs to know of a handshake.
-fn describe(connection: &rustls::ServerConnection) -> TlsInfo {
-    let mut exporter = [0; 32];
-    // RFC 9266 4.2: the label of tls-exporter, no context. Before TLS 1.3 it needs the extended master secret,
-    // which rustls insists on for an export.
-    let exported =
-        connection.export_keying_material(&mut exporter, b"EXPORTER-Channel-Binding", None).is_ok();
-    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
-    TlsInfo {
-        version: connection.protocol_version().map_or("", version_name).into(),
-        cipher: connection
-            .negotiated_cipher_suite()
-            .map_or_else(String::new, |suite| format!("{:?}", suite.suite()))
-            .into(),
-        server_name: connection.server_name().map(Box::from),
-        verified: certificate.is_some(),
-        peer_certificate: certificate.map(|certificate| certificate.as_ref().into()),
-        exporter: exported.then_some(exporter),
-        ..TlsInfo::default()
-    }
-}
-
-fn version_name(version: rustls::ProtocolVersion) -> &'static str {
-    match version {
-        rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3",
-        rustls::ProtocolVersion::TLSv1_2 => "TLSv1.2",
-        _ => "TLS",
     }
 }
 
