@@ -54,6 +54,7 @@
 //! | RFC 5321 3.3 (reuse) | `tests/all/pool.rs` |
 //! | RFC 6698, 7671, 7672 (DANE) | `tests/all/dane.rs`, with OpenSSL's vectors |
 //! | RFC 8461 (MTA-STS) | `tests/all/sts.rs` |
+//! | RFC 8460 (reports, feature `tls-reports`) | `tests/all/tlsrpt.rs` |
 //! | RFC 7672, 8461, 8689 (one decision) | `tests/all/policy.rs` |
 
 mod client;
@@ -65,6 +66,8 @@ pub mod pool;
 pub mod route;
 pub mod sts;
 pub mod tls;
+#[cfg(feature = "tls-reports")]
+pub mod tlsrpt;
 
 pub use client::{Client, targets};
 pub use connect::{BoxIo, Connector, Target, TcpConnector};

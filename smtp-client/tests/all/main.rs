@@ -9,3 +9,5 @@ mod policy;
 mod pool;
 mod route;
 mod sts;
+#[cfg(feature = "tls-reports")]
+mod tlsrpt;
