@@ -1,4 +1,30 @@
-//! Bounces: what became of a message, told and understood.
+//! What became of a message: told ([`dsn::Composer`]), read ([`report::read`]), understood ([`classify::Classifier`]) and
+//! acted on ([`suppress`], [`rates`]).
+//!
+//! ```
+//! use postwright_bounce::classify::{Category, Classifier, Permanence};
+//!
+//! let classifier = Classifier::built_in();
+//! let verdict = classifier.classify_line("550 5.1.1 <ann@example.org>: Recipient address rejected: User unknown");
+//! assert_eq!((verdict.category, verdict.permanence, verdict.hard), (Category::UserUnknown, Permanence::Permanent, true));
+//! // A refusal for good that says nothing against the address.
+//! let verdict = classifier.classify_line("552 5.3.4 Message size exceeds fixed limit");
+//! assert_eq!((verdict.permanence, verdict.hard), (Permanence::Permanent, false));
+//! ```
+//!
+//! | what | where | standards | test |
+//! |---|---|---|---|
+//! | composing notifications | [`dsn`] | RFC 3461, 3464, 3834, 6522, 6533, 8689 | `tests/compose.rs` |
+//! | reading notifications, bounces in prose, automatic replies | [`report`] | RFC 3464, 3834, 6533 | `tests/suites.rs`, `tests/hostile.rs` |
+//! | complaints | [`arf`] | RFC 5965, 6591 | `tests/suites.rs` |
+//! | refusals | [`classify`] | RFC 3463, 5248 | `tests/corpus.rs`, `tests/registry.rs` |
+//! | bounce addresses | [`verp`] | RFC 5321 | in the module |
+//! | one-click unsubscription | [`unsubscribe`] | RFC 8058 | in the module |
+//! | suppression, rates | [`suppress`], [`rates`] | - | in the modules |
+//! | loop guard | [`received_count`] | RFC 5321 6.3 | in the module |
+//!
+//! Everything is bounded by [`Limits`], which names each number. What is not here: storage on disk and the pipeline (mta), the queue,
+//! any network or clock.
 
 pub mod arf;
 pub mod classify;
@@ -8,8 +34,12 @@ mod legacy;
 mod limits;
 mod loops;
 mod mail;
+pub mod rates;
 pub mod report;
 mod sns;
+pub mod suppress;
+pub mod unsubscribe;
+pub mod verp;
 
 pub use limits::Limits;
 pub use loops::{is_looping, received_count};
