@@ -34,6 +34,11 @@ impl Zone {
         if minutes.unsigned_abs() > 14 * 60 { Err(ZoneError) } else { Ok(Zone { minutes }) }
     }
 
+    /// Minutes east of UTC.
+    pub fn minutes(self) -> i16 {
+        self.minutes
+    }
+
     /// The calendar day of a moment.
     pub fn day(self, at: Timestamp) -> Day {
         let shifted = at.millis().saturating_add_signed(i64::from(self.minutes) * MINUTE_MILLIS);

@@ -83,6 +83,12 @@ impl Cell {
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts from this arrival time on.
+    #[cfg(feature = "redis")]
+    pub(crate) fn start_at(&self, tat: Tat) {
+        self.word.store(tat.ticks(), Ordering::Release);
+    }
+
     /// Whether the rate would let this through.
     pub(crate) fn check_rate(&self, rate: &Rate, cost: u64, now: Timestamp) -> Result<(), RetryAt> {
         gcra(Tat::from_ticks(self.word.load(Ordering::Acquire)), rate, cost, now).map(|_| ())

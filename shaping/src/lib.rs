@@ -64,6 +64,8 @@ mod permit;
 mod policy;
 mod providers;
 mod rate;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "rules")]
 mod rules;
 mod shaper;
@@ -85,6 +87,8 @@ pub use permit::{Admission, Because, Later, Permit};
 pub use policy::{Applied, BoundError, Layer, Policy};
 pub use providers::{PROVIDERS, Provider};
 pub use rate::{PERIOD, Rate, RateError, RetryAt, Tat, gcra};
+#[cfg(feature = "redis")]
+pub use redis::{Address, RedisLink, RedisSettings, RedisTokenStore, ScriptLink};
 #[cfg(feature = "rules")]
 pub use rules::{Rules, RulesError};
 pub use shaper::{Lane, Settings, Shaper, Way};

@@ -191,9 +191,9 @@ fn postfix(receiver: usize, most: usize, until: u64) -> (f64, usize) {
 
 #[test]
 fn five_connections_allowed_of_twenty_are_found_with_few_refusals() {
-    let run = Simulation::new(20, &[FINE]).run(6 * HOUR);
-    let (postfix_rate, postfix_good) = postfix(5, 20, 6 * HOUR);
-    let ideal = 5 * 6 * HOUR as usize / 1000;
+    let run = Simulation::new(20, &[FINE]).run(HOUR);
+    let (postfix_rate, postfix_good) = postfix(5, 20, HOUR);
+    let ideal = 5 * HOUR as usize / 1000;
     eprintln!(
         "deferred {:.3} % (Postfix published 16.5 %, modelled here {:.1} %); delivered {} of {ideal} (Postfix {postfix_good})",
         100.0 * run.defer_rate(),
@@ -210,8 +210,8 @@ fn five_connections_allowed_of_twenty_are_found_with_few_refusals() {
 #[test]
 fn a_limit_a_minute_is_found_and_followed() {
     for a_minute in [20, 100, 200] {
-        let run = Simulation::new(20, &[Allows { a_minute, ..FINE }]).run(6 * HOUR);
-        let allowed = a_minute as usize * 360;
+        let run = Simulation::new(20, &[Allows { a_minute, ..FINE }]).run(3 * HOUR);
+        let allowed = a_minute as usize * 180;
         eprintln!(
             "{a_minute} a minute: deferred {:.2} %, used {:.1} %",
             100.0 * run.defer_rate(),
@@ -253,13 +253,13 @@ fn after_a_step_the_new_rate_is_found() {
 fn after_a_step_the_new_number_of_connections_is_found() {
     for (before, after) in [(20, 5), (5, 20), (10, 2), (2, 10)] {
         let steps =
-            [Allows { connections: before, ..FINE }, Allows { connections: after, from: 2 * HOUR, ..FINE }];
-        let run = Simulation::new(30, &steps).run(6 * HOUR);
-        let reached = (0..240).find(|minute| {
-            let from = 2 * HOUR + minute * 60_000;
+            [Allows { connections: before, ..FINE }, Allows { connections: after, from: HOUR / 2, ..FINE }];
+        let run = Simulation::new(30, &steps).run(2 * HOUR);
+        let reached = (0..89).find(|minute| {
+            let from = HOUR / 2 + minute * 60_000;
             Simulation::between(&run.delivered, from, from + 60_000) * 100 >= after as usize * 60 * 85
         });
-        let refused = Simulation::between(&run.refused, 2 * HOUR, 3 * HOUR);
+        let refused = Simulation::between(&run.refused, HOUR / 2, 3 * HOUR / 2);
         eprintln!(
             "{before} -> {after} connections: 85 % used after {reached:?} min, {refused} refused in the hour after"
         );
@@ -270,8 +270,8 @@ fn after_a_step_the_new_number_of_connections_is_found() {
 
 #[test]
 fn one_bad_host_of_four_does_not_collapse_the_connections() {
-    let run = Simulation::new(20, &[Allows { connections: 1000, bad_one_of: 4, ..FINE }]).run(4 * HOUR);
-    let average = run.open_over_time as f64 / (4 * HOUR) as f64;
+    let run = Simulation::new(20, &[Allows { connections: 1000, bad_one_of: 4, ..FINE }]).run(HOUR);
+    let average = run.open_over_time as f64 / HOUR as f64;
     eprintln!("average connections with 1 of 4 hosts bad: {average:.1} of 20");
     assert!(average >= 15.0, "{average}");
 }

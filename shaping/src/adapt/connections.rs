@@ -87,9 +87,8 @@ impl ConnectionWindow {
             // Refused below what was fine before: the limit has come down, and may be far away.
             Some(_) => (open - 1).min(open.saturating_mul(4) / 5).max(1),
         };
-        if was_probe {
-            self.hold = (self.hold * 2).min(self.holds.1);
-        }
+        // What was learnt about another limit says nothing about how long this one stays.
+        self.hold = if was_probe { (self.hold * 2).min(self.holds.1) } else { self.holds.0 };
         self.ceiling = Some((known, now + self.hold));
         // One above the known number, so that the probe is not held back by the window.
         self.window = f64::from(known) + 1.0;
