@@ -20,13 +20,13 @@ use crate::canon::CanonPair;
 use crate::crypto::Hash;
 use crate::fold::Folded;
 use crate::header_input;
+use crate::header_reader::HeaderReader;
 use crate::limits::Limits;
 use crate::line_ends::LineEnds;
 use crate::section::Section;
 use crate::selection::SignedFields;
 use crate::signature::Selector;
 use crate::signing_key::SigningKey;
-use crate::verify::take_header;
 
 pub(crate) const FIELD: &str = "DKIM-Signature";
 
@@ -186,7 +186,7 @@ pub fn sign_all(
 pub struct Signing {
     signers: Vec<Signer>,
     line_ends: LineEnds,
-    header: Vec<u8>,
+    header: HeaderReader,
     work: Option<Work>,
 }
 
@@ -200,7 +200,8 @@ struct Work {
 impl Signing {
     /// Begins a message for several signers.
     pub fn new(signers: Vec<Signer>) -> Signing {
-        Signing { signers, line_ends: LineEnds::default(), header: Vec::new(), work: None }
+        let header = HeaderReader::new(Limits::default().header_octets);
+        Signing { signers, line_ends: LineEnds::default(), header, work: None }
     }
 
     /// Takes the next octets of the message: header, empty line, body, line ends CRLF.
@@ -209,8 +210,7 @@ impl Signing {
         match &mut self.work {
             Some(work) => work.hashes.feed(octets),
             None => {
-                let limit = Limits::default().header_octets;
-                if let Some((header, body)) = take_header(&mut self.header, octets, limit) {
+                if let Some((header, body)) = self.header.feed(octets) {
                     let mut work = Work::new(&self.signers, header);
                     work.hashes.feed(body);
                     self.work = Some(work);
@@ -226,10 +226,10 @@ impl Signing {
         }
         let work = match self.work {
             Some(work) => work,
-            None if self.header.len() > Limits::default().header_octets => {
-                return Err(SignError::HeaderTooLarge);
+            None => {
+                let header = self.header.finish().map_err(|_| SignError::HeaderTooLarge)?;
+                Work::new(&self.signers, header)
             }
-            None => Work::new(&self.signers, self.header),
         };
         if work.section.all(b"from").next().is_none() {
             return Err(SignError::NoFrom);

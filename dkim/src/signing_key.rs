@@ -20,6 +20,11 @@ use crate::signature::Algorithm;
 /// Longest key file that is read, in octets; one of 8192 bits needs under 7,000.
 const FILE_MAX: usize = 64 << 10;
 
+/// PKCS#8 (RFC 5958) version 1 around an Ed25519 seed (RFC 8410 7), up to the seed. The libraries write version 2,
+/// which OpenSSL and so OpenDKIM do not read.
+const ED25519_PKCS8: &[u8] =
+    &[0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
 /// What kind of key to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -77,7 +82,11 @@ impl SigningKey {
     /// A new key, and its PKCS#8 in PEM to be kept.
     pub fn generate(provider: Provider, kind: KeyKind) -> Result<(SigningKey, String), KeyError> {
         let pkcs8 = match kind {
-            KeyKind::Ed25519 => provider.0.generate_ed25519()?,
+            KeyKind::Ed25519 => {
+                let mut seed = [0; 32];
+                provider.0.random(&mut seed)?;
+                [ED25519_PKCS8, &seed].concat()
+            }
             KeyKind::Rsa(bits) => provider.0.generate_rsa(bits)?,
         };
         let mut text = String::from("-----BEGIN PRIVATE KEY-----\n");

@@ -15,11 +15,12 @@ use postwright_core::{Message, Name, Resolver, Timestamp};
 use crate::body_hash::{BodyHash, BodyHashSpec, BodyHashes};
 use crate::crypto::{Hash, Provider};
 use crate::header_input;
+use crate::header_reader::HeaderReader;
 use crate::key::{KeyRecord, PublicKey};
 use crate::limits::Limits;
 use crate::lookup::{self, Keys};
 use crate::result::{DkimResult, Reason, Verdict};
-use crate::section::{self, Section};
+use crate::section::Section;
 use crate::signature::{Algorithm, Claims, Family, Signature};
 use crate::tag::TagList;
 
@@ -100,7 +101,10 @@ impl Verifier {
 
     /// Begins a message.
     pub fn begin(&self) -> Verification {
-        Verification { config: self.config.clone(), stage: Stage::Header { octets: Vec::new(), full: false } }
+        Verification {
+            config: self.config.clone(),
+            stage: Stage::Header(HeaderReader::new(self.config.limits.header_octets)),
+        }
     }
 
     /// Verifies a message that is there as a whole.
@@ -125,12 +129,7 @@ pub struct Verification {
 }
 
 enum Stage {
-    /// Collecting the header section.
-    Header {
-        octets: Vec<u8>,
-        /// The header is longer than its limit: the rest is not kept.
-        full: bool,
-    },
+    Header(HeaderReader),
     Body(Box<Work>),
 }
 
@@ -155,15 +154,11 @@ impl Verification {
     pub fn feed(&mut self, octets: &[u8]) {
         match &mut self.stage {
             Stage::Body(work) => work.hashes.feed(octets),
-            Stage::Header { full: true, .. } => {}
-            Stage::Header { octets: kept, full } => {
-                if let Some((header, body)) = take_header(kept, octets, self.config.limits.header_octets) {
+            Stage::Header(reader) => {
+                if let Some((header, body)) = reader.feed(octets) {
                     let mut work = Work::new(&self.config, header, None);
                     work.hashes.feed(body);
                     self.stage = Stage::Body(Box::new(work));
-                } else if kept.len() > self.config.limits.header_octets {
-                    kept.truncate(self.config.limits.header_octets);
-                    *full = true;
                 }
             }
         }
@@ -175,9 +170,10 @@ impl Verification {
         let config = self.config;
         let mut work = match self.stage {
             Stage::Body(work) => *work,
-            Stage::Header { octets, full } => {
-                Work::new(&config, octets, full.then_some(Reason::HeaderTooLarge))
-            }
+            Stage::Header(reader) => match reader.finish() {
+                Ok(header) => Work::new(&config, header, None),
+                Err(part) => Work::new(&config, part, Some(Reason::HeaderTooLarge)),
+            },
         };
         work.drop_expired(&config.policy, now);
         let names = work.key_names();
@@ -187,28 +183,6 @@ impl Verification {
             Judge { config: &config, section: &work.section, names: &names, keys: &keys, hashes: &hashes };
         work.entries.into_iter().map(|entry| judge.result(entry)).collect()
     }
-}
-
-/// Adds to the header section; at its end gives it and what follows of the body. The body is never copied, and no
-/// more is kept than a little above `limit`.
-pub(crate) fn take_header<'o>(
-    kept: &mut Vec<u8>,
-    octets: &'o [u8],
-    limit: usize,
-) -> Option<(Vec<u8>, &'o [u8])> {
-    let searched = kept.len();
-    if searched == 0
-        && let Some(end) = section::end_of_header(octets, 0).filter(|end| end.header <= limit)
-    {
-        return Some((octets.get(..end.header)?.to_vec(), octets.get(end.body..)?));
-    }
-    // The empty line's end may lie four octets behind the last octet that counts.
-    let room = limit.saturating_add(4).saturating_sub(searched);
-    kept.extend_from_slice(octets.get(..room).unwrap_or(octets));
-    let end = section::end_of_header(kept, searched).filter(|end| end.header <= limit)?;
-    let mut header = std::mem::take(kept);
-    header.truncate(end.header);
-    Some((header, octets.get(end.body.saturating_sub(searched)..).unwrap_or_default()))
 }
 
 impl Work {

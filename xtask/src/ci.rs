@@ -19,6 +19,7 @@ const STEPS: &[Step] = &[
     ("alone", alone),
     ("doc", doc),
     ("demo", demo),
+    ("fuzz", || crate::fuzz::run(&["--seconds".to_owned(), "4".to_owned()])),
     ("test", || crate::test::run(&[])),
 ];
 
@@ -46,7 +47,9 @@ pub(crate) fn run(args: &[String]) -> Outcome {
 }
 
 fn format() -> Outcome {
-    shown(cargo().args(["fmt", "--all", "--check"]))
+    let fuzz = crate::cli::root().join("fuzz");
+    let workspace = shown(cargo().args(["fmt", "--all", "--check"]));
+    workspace.and(shown(cargo().args(["fmt", "--check"]).current_dir(fuzz)))
 }
 
 fn clippy() -> Outcome {

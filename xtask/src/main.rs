@@ -9,6 +9,7 @@
 
 mod ci;
 mod cli;
+mod fuzz;
 mod libtest;
 mod peers;
 mod test;
@@ -22,6 +23,7 @@ usage: cargo xtask <chore>
   peers [--python]                fetch independent programs to test against into target/peers
   peers --list debian|python      print the packages that would be fetched
   ci [STEP]...                    what CI does, step by step, with the time that each step took
+  fuzz [BODY]... [--minutes N]    libFuzzer over each body of fuzz/, or those named; --seconds N for less
   help                            this text";
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "peers" => peers::run(rest),
         "ci" => ci::run(rest),
+        "fuzz" => fuzz::run(rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
             Ok(())

@@ -13,6 +13,7 @@ use crate::canon::{Canon, CanonPair};
 use crate::crypto::Hash;
 use crate::fold::Folded;
 use crate::header_input;
+use crate::header_reader::HeaderReader;
 use crate::limits::Limits;
 use crate::line_ends::LineEnds;
 use crate::section::Section;
@@ -20,7 +21,6 @@ use crate::selection::SignedFields;
 use crate::sign::{SignError, sign_input, write_names};
 use crate::signature::Selector;
 use crate::signing_key::SigningKey;
-use crate::verify::take_header;
 
 /// Why a message was not sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -119,12 +119,13 @@ impl Sealer {
         let mut hashes = BodyHashes::default();
         let spec = BodyHashSpec { canon: Canon::Relaxed, hash: Hash::Sha256, length: None };
         hashes.want(self.key.provider, spec);
-        let (mut kept, mut header, mut line_ends) = (Vec::new(), None, LineEnds::default());
+        let mut reader = HeaderReader::new(limits.header_octets);
+        let (mut header, mut line_ends) = (None, LineEnds::default());
         for chunk in message.chunks() {
             line_ends.feed(chunk);
             if header.is_some() {
                 hashes.feed(chunk);
-            } else if let Some((found, body)) = take_header(&mut kept, chunk, limits.header_octets) {
+            } else if let Some((found, body)) = reader.feed(chunk) {
                 hashes.feed(body);
                 header = Some(found);
             }
@@ -134,8 +135,7 @@ impl Sealer {
         }
         let header = match header {
             Some(header) => header,
-            None if kept.len() > limits.header_octets => return Err(SignError::HeaderTooLarge.into()),
-            None => kept,
+            None => reader.finish().map_err(|_| SignError::HeaderTooLarge)?,
         };
         let body = hashes.finish().into_iter().next().ok_or(SignError::Library)?;
         Ok((Section::new(header), body))
@@ -221,15 +221,16 @@ impl Sealer {
 /// Joins what the Authentication-Results fields of `authserv_id` say, from the top down; the fields of others are
 /// not ours to repeat (RFC 8617 4.1.1). The text is what [`Sealer::seal`] takes.
 pub fn authentication_results(message: &Message, authserv_id: &str) -> String {
-    let mut kept = Vec::new();
+    let mut reader = HeaderReader::new(Limits::default().header_octets);
     let mut header = None;
     for chunk in message.chunks() {
-        header = take_header(&mut kept, chunk, Limits::default().header_octets).map(|(header, _)| header);
+        header = reader.feed(chunk).map(|(header, _)| header);
         if header.is_some() {
             break;
         }
     }
-    let section = Section::new(header.unwrap_or(kept));
+    let header = header.unwrap_or_else(|| reader.finish().unwrap_or_else(|part| part));
+    let section = Section::new(header);
     let mut joined: Vec<String> = Vec::new();
     for field in section.all(b"authentication-results") {
         let value = String::from_utf8_lossy(section.value(field)).replace("\r\n", "");

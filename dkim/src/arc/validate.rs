@@ -11,13 +11,14 @@ use super::chain::{self, Chain, SealInput, Set};
 use super::{ArcReason, ArcResult, ChainValidation};
 use crate::body_hash::{BodyHash, BodyHashes};
 use crate::crypto::Provider;
+use crate::header_reader::HeaderReader;
 use crate::limits::Limits;
 use crate::lookup;
 use crate::result::Reason;
 use crate::section::Section;
 use crate::signature::{Algorithm, Family, Signature};
 use crate::tag::TagList;
-use crate::verify::{Config, Facts, Judge, VerifyPolicy, body_hash_spec, hash_of, take_header, verify};
+use crate::verify::{Config, Facts, Judge, VerifyPolicy, body_hash_spec, hash_of, verify};
 
 /// Validates chains. Cheap to clone; one serves a whole program.
 #[derive(Debug, Clone)]
@@ -41,7 +42,8 @@ impl ArcVerifier {
 
     /// Begins a message.
     pub fn begin(&self) -> ArcVerification {
-        ArcVerification { config: self.config.clone(), header: Vec::new(), work: None }
+        let header = HeaderReader::new(self.config.limits.header_octets);
+        ArcVerification { config: self.config.clone(), header, work: None }
     }
 
     /// Validates the chain of a message that is there as a whole.
@@ -57,7 +59,7 @@ impl ArcVerifier {
 /// A message on its way through the verifier.
 pub struct ArcVerification {
     config: Arc<Config>,
-    header: Vec<u8>,
+    header: HeaderReader,
     work: Option<Box<Work>>,
 }
 
@@ -75,11 +77,7 @@ impl ArcVerification {
         match &mut self.work {
             Some(work) => work.hashes.feed(octets),
             None => {
-                let limit = self.config.limits.header_octets;
-                if self.header.len() > limit {
-                    return;
-                }
-                if let Some((header, body)) = take_header(&mut self.header, octets, limit) {
+                if let Some((header, body)) = self.header.feed(octets) {
                     let mut work = Work::new(&self.config, header);
                     work.hashes.feed(body);
                     self.work = Some(Box::new(work));
@@ -93,10 +91,10 @@ impl ArcVerification {
         let config = self.config;
         let work = match self.work {
             Some(work) => *work,
-            None if self.header.len() > config.limits.header_octets => {
-                return ArcResult::fail(0, ArcReason::HeaderTooLarge);
-            }
-            None => Work::new(&config, self.header),
+            None => match self.header.finish() {
+                Ok(header) => Work::new(&config, header),
+                Err(_) => return ArcResult::fail(0, ArcReason::HeaderTooLarge),
+            },
         };
         let sets = match &work.chain {
             Err((instances, reason)) => return ArcResult::fail(*instances, *reason),

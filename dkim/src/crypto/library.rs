@@ -4,7 +4,7 @@
 
 macro_rules! library {
     ($library:ident, $provider:ident, $name:literal) => {
-        use $library::rand::SystemRandom;
+        use $library::rand::{SecureRandom as _, SystemRandom};
         use $library::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
         use $library::{digest, signature::RsaKeyPair};
 
@@ -101,9 +101,8 @@ macro_rules! library {
                 }
             }
 
-            fn generate_ed25519(&self) -> Result<Vec<u8>, KeyError> {
-                let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
-                Ok(document.map_err(|_| KeyError::Rejected("no randomness"))?.as_ref().to_vec())
+            fn random(&self, octets: &mut [u8]) -> Result<(), KeyError> {
+                SystemRandom::new().fill(octets).map_err(|_| KeyError::Rejected("no randomness"))
             }
 
             fn generate_rsa(&self, bits: u32) -> Result<Vec<u8>, KeyError> {

@@ -141,8 +141,8 @@ pub(crate) trait Crypto: Send + Sync {
     fn verify_rsa(&self, hash: Hash, key: RsaNumbers<'_>, message: &[u8], signature: &[u8]) -> bool;
     fn verify_ed25519(&self, key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool;
     fn load(&self, key: PrivateKeyDer<'_>) -> Result<Box<dyn KeyPair>, KeyError>;
-    /// A new key in PKCS#8.
-    fn generate_ed25519(&self) -> Result<Vec<u8>, KeyError>;
+    /// Fills `octets` from the operating system's generator.
+    fn random(&self, octets: &mut [u8]) -> Result<(), KeyError>;
     /// A new key in PKCS#8.
     fn generate_rsa(&self, bits: u32) -> Result<Vec<u8>, KeyError>;
 }

@@ -130,7 +130,10 @@ impl Scheduler {
     fn start(&mut self, number: u32, now: Timestamp) {
         let Some(unit) = self.units.get_mut(number) else { return };
         let Some(lane) = self.lanes.get(unit.lane) else { return };
-        if let Some(bounce) = self.orders.cancellation(unit.id, &lane.lane, unit.id.created(), now) {
+        let restored = unit.flags.has(Flags::UNTRIED);
+        let cancelled = || self.orders.cancellation(unit.id, &lane.lane, unit.id.created(), now);
+        // What is accepted now came after the order.
+        if let Some(bounce) = restored.then(cancelled).flatten() {
             unit.flags.set(Flags::CANCELLED, true);
             unit.flags.set(Flags::BOUNCED, bounce);
         } else if let Some(order) = self.orders.hold(unit.id, &lane.lane, now) {

@@ -41,7 +41,7 @@ pub struct RouteQuery {
 }
 
 /// What an attempt is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
     /// Deliver the message to these recipients.
     Deliver,

@@ -1,0 +1,263 @@
+//! What is done with one input. Each body holds a property, not only "no panic": what was read can be written and
+//! read again, and the way input was cut into pieces changes nothing.
+//!
+//! Not here: inputs (`corpus/NAME`), and who calls (`main.rs` under libFuzzer, testkit/tests/fuzz_corpus.rs without).
+
+use std::sync::Arc;
+
+use postwright_core::{Domain, Instant, Mailbox, MemoryZone, Name, ReversePath, Timestamp};
+use postwright_dkim::arc::ArcVerifier;
+use postwright_dkim::{KeyRecord, Verifier};
+use postwright_shaping::Rules;
+use postwright_smtp_proto::command::{
+    Command, MailParameters, RcptParameters, decode_utf8_address, decode_xtext,
+};
+use postwright_smtp_proto::data::{DotDecoder, Piece};
+use postwright_smtp_proto::ehlo::Capabilities;
+use postwright_smtp_proto::reply::{ReplyLimits, ReplyParser};
+use postwright_smtp_proto::server::{Answer, Config, Peer, Session, Step};
+use postwright_spf_dmarc::auth_results::AuthResults;
+use postwright_spf_dmarc::dmarc::{Authors, DmarcRecord};
+use postwright_spf_dmarc::spf;
+
+/// What is done with one input.
+pub(crate) type Body = fn(&[u8]);
+
+/// Every body by name; the corpus of each is the folder of that name.
+pub(crate) const ALL: &[(&str, Body)] = &[
+    ("address", address),
+    ("zone", zone),
+    ("command", command),
+    ("dot_decoder", dot_decoder),
+    ("reply", reply),
+    ("server_session", server_session),
+    ("dkim_verify", dkim_verify),
+    ("dkim_key", dkim_key),
+    ("arc", arc),
+    ("spf_record", spf_record),
+    ("dmarc_record", dmarc_record),
+    ("dmarc_author", dmarc_author),
+    ("auth_results", auth_results),
+    ("spool_entry", spool_entry),
+    ("shaping_rules", shaping_rules),
+];
+
+fn text(data: &[u8]) -> &str {
+    std::str::from_utf8(data).unwrap_or_default()
+}
+
+fn address(data: &[u8]) {
+    let text = text(data);
+    if let Ok(mailbox) = text.parse::<Mailbox>() {
+        let again: Mailbox = mailbox.to_string().parse().expect("what is printed can be read");
+        assert_eq!(again, mailbox);
+    }
+    if let Ok(path) = text.parse::<ReversePath>() {
+        assert_eq!(path.to_string().parse::<ReversePath>().expect("what is printed can be read"), path);
+    }
+    if let Ok(domain) = text.parse::<Domain>() {
+        assert_eq!(domain.to_string().parse::<Domain>().expect("what is printed can be read"), domain);
+    }
+    if let Ok(name) = text.parse::<Name>() {
+        assert_eq!(name.to_string().parse::<Name>().expect("what is printed can be read"), name);
+    }
+}
+
+fn zone(data: &[u8]) {
+    let _ = MemoryZone::parse(text(data));
+}
+
+fn command(data: &[u8]) {
+    let _ = Command::parse(data);
+    let text = text(data);
+    let _ = (MailParameters::parse(text), RcptParameters::parse(text));
+    let _ = (decode_xtext(text), decode_utf8_address(text));
+}
+
+/// All in one piece, and octet by octet: the same text, the same end.
+fn dot_decoder(data: &[u8]) {
+    let whole = decode([data]);
+    assert_eq!(decode(data.chunks(1)), whole);
+    assert_eq!(decode(data.chunks(3)), whole);
+}
+
+fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, &'static str) {
+    let mut decoder = DotDecoder::new();
+    let (mut kept, mut out) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        kept.extend_from_slice(piece);
+        while !kept.is_empty() {
+            let done = match decoder.next(&kept) {
+                Piece::Text { text, consumed } => {
+                    assert!(consumed > 0 && consumed <= kept.len());
+                    out.extend_from_slice(text);
+                    consumed
+                }
+                Piece::More => {
+                    assert!(kept.len() <= 2);
+                    break;
+                }
+                Piece::End { .. } => return (out, "end"),
+                // The message is refused; how much of it was seen before is nobody's business.
+                Piece::Bad => return (Vec::new(), "bad"),
+            };
+            kept.drain(..done);
+        }
+    }
+    (out, "more")
+}
+
+fn reply(data: &[u8]) {
+    let whole = replies([data]);
+    assert_eq!(replies(data.chunks(1)), whole);
+    for line in &whole.0 {
+        assert!(!line.contains(['\r', '\n']));
+    }
+}
+
+fn replies<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, bool) {
+    let mut parser = ReplyParser::new(ReplyLimits::default());
+    let mut seen = Vec::new();
+    for mut piece in pieces {
+        while !piece.is_empty() {
+            match parser.feed(piece) {
+                Ok((used, reply)) => {
+                    assert!(used > 0);
+                    if let Some(reply) = reply {
+                        let _ = Capabilities::from_reply(&reply);
+                        seen.push(reply.to_string());
+                    }
+                    piece = piece.get(used..).unwrap_or_default();
+                }
+                Err(_) => return (seen, true),
+            }
+        }
+    }
+    (seen, false)
+}
+
+/// A server that says yes to everything: the same input in other pieces gives the same messages, and the session
+/// always comes to rest.
+fn server_session(data: &[u8]) {
+    let whole = converse([data]);
+    assert_eq!(converse(data.chunks(7)), whole);
+}
+
+fn converse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    let host: Domain = "mx.example.org".parse().expect("a domain");
+    let at = Timestamp::from_secs(1_800_000_000);
+    let local = ([192, 0, 2, 2], 25).into();
+    let peer = Peer::new(([192, 0, 2, 1], 4000).into(), local, at);
+    let mut session = Session::new(Arc::new(Config::new(host)), peer, Instant::ZERO);
+    let mut messages = Vec::new();
+    let mut body = Vec::new();
+    if !settle(&mut session, &mut body, &mut messages) {
+        return messages;
+    }
+    // In lock-step after the greeting and EHLO, so that no input is early talk.
+    for piece in std::iter::once(&b"EHLO client.example\r\n"[..]).chain(pieces) {
+        session.handle_input(piece, Instant::ZERO);
+        if !settle(&mut session, &mut body, &mut messages) {
+            break;
+        }
+    }
+    messages
+}
+
+/// Does what the session says until it wants input; false when it is over.
+fn settle(session: &mut Session, body: &mut Vec<u8>, messages: &mut Vec<Vec<u8>>) -> bool {
+    for _ in 0..1_000_000 {
+        let (id, message) = match session.poll() {
+            Step::Read { .. } => return true,
+            Step::StartTls { .. } | Step::Close(_) => return false,
+            Step::Write { bytes, .. } => {
+                let len = bytes.len();
+                session.handle_written(len, Instant::ZERO);
+                continue;
+            }
+            Step::Body(text) => {
+                body.extend_from_slice(text);
+                continue;
+            }
+            Step::Reset => {
+                body.clear();
+                continue;
+            }
+            Step::Ask(id) => {
+                let question = session.question().map(|(_, question)| question);
+                let message =
+                    matches!(question, Some(postwright_smtp_proto::server::Question::Message { .. }));
+                (id, message)
+            }
+        };
+        if message {
+            messages.push(std::mem::take(body));
+        }
+        session.answer(id, Answer::accepted());
+    }
+    panic!("the session goes round in circles");
+}
+
+/// Nobody's keys are found, so the work is that of reading; cutting the message changes nothing.
+fn dkim_verify(data: &[u8]) {
+    let whole = verify(data.chunks(usize::MAX));
+    assert_eq!(verify(data.chunks(1)), whole);
+}
+
+fn verify<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut verification = Verifier::default().begin();
+    pieces.for_each(|piece| verification.feed(piece));
+    format!("{:?}", at_once(verification.finish(&MemoryZone::new(), Timestamp::from_secs(1_800_000_000))))
+}
+
+/// A memory zone answers at once, so nothing that asks it alone ever waits.
+fn at_once<F: Future>(work: F) -> F::Output {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(work).poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("a memory zone answers at once"),
+    }
+}
+
+fn dkim_key(data: &[u8]) {
+    let _ = KeyRecord::parse(data, &postwright_dkim::Limits::default());
+}
+
+fn arc(data: &[u8]) {
+    let verify = |pieces: std::slice::Chunks<'_, u8>| {
+        let mut verification = ArcVerifier::default().begin();
+        pieces.for_each(|piece| verification.feed(piece));
+        format!("{:?}", at_once(verification.finish(&MemoryZone::new(), Timestamp::from_secs(1_800_000_000))))
+    };
+    assert_eq!(verify(data.chunks(1)), verify(data.chunks(usize::MAX)));
+}
+
+fn spf_record(data: &[u8]) {
+    let _ = spf::Record::parse(data.to_vec());
+}
+
+fn dmarc_record(data: &[u8]) {
+    let _ = DmarcRecord::parse(data);
+}
+
+fn dmarc_author(data: &[u8]) {
+    let _ = Authors::parse(text(data));
+}
+
+/// What is read can be written, and says the same when it is read again.
+fn auth_results(data: &[u8]) {
+    if let Ok(results) = AuthResults::parse(text(data)) {
+        let _ = format!("{results:?}");
+    }
+}
+
+fn spool_entry(data: &[u8]) {
+    if let Ok(entry) = postwright_queue::codec::decode(data) {
+        let again = postwright_queue::codec::encode(&entry);
+        assert_eq!(postwright_queue::codec::decode(&again).expect("what is written can be read"), entry);
+    }
+}
+
+fn shaping_rules(data: &[u8]) {
+    let _ = Rules::parse(text(data));
+}
