@@ -54,6 +54,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// A session that has just begun: for tests of handlers.
+    pub fn of_peer(peer: Peer) -> Session {
+        Session::new(peer)
+    }
+
     pub(crate) fn new(peer: Peer) -> Session {
         Session { peer: Arc::new(peer), hello: None, authenticated: false }
     }

@@ -52,6 +52,8 @@
 mod accept;
 mod admission;
 mod ask;
+#[cfg(feature = "auth")]
+pub mod auth;
 pub mod connection;
 mod handler;
 mod server;

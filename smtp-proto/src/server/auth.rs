@@ -23,7 +23,9 @@ impl Session {
     /// The mechanisms on offer now.
     pub(super) fn offered_mechanisms(&self) -> impl Iterator<Item = &str> {
         let secure = self.peer.tls.is_some() || self.config.auth_in_clear;
-        let bound = self.peer.tls.is_some();
+        // -PLUS needs something to bind to (RFC 5802 6).
+        let tls = self.peer.tls.as_ref();
+        let bound = tls.is_some_and(|tls| tls.exporter.is_some() || tls.server_end_point.is_some());
         self.config.auth.iter().map(|name| &**name).filter(move |name| {
             (secure || !is_clear_text(name)) && (bound || !name.to_ascii_uppercase().ends_with("-PLUS"))
         })

@@ -109,7 +109,8 @@ impl Driver {
     }
 
     pub fn tls(&mut self) -> &mut Driver {
-        self.session.handle_tls(TlsInfo { version: "TLSv1.3".into(), ..TlsInfo::default() }, self.now);
+        let tls = TlsInfo { version: "TLSv1.3".into(), exporter: Some([7; 32]), ..TlsInfo::default() };
+        self.session.handle_tls(tls, self.now);
         self.run();
         self
     }
