@@ -8,6 +8,9 @@
 use crate::canon::{BodyCanon, Canon};
 use crate::crypto::{Digest, Hash, HashValue, Provider};
 
+/// Octets that are made canonical and hashed at a time: what is read twice is still in the nearest cache.
+pub(crate) const STEP: usize = 16 << 10;
+
 /// Which body hash a signature needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BodyHashSpec {
@@ -74,8 +77,10 @@ impl BodyHashes {
     }
 
     pub(crate) fn feed(&mut self, octets: &[u8]) {
-        for Stream { canon, sinks, .. } in &mut self.streams {
-            canon.feed(octets, &mut |piece| sinks.update(piece));
+        for step in octets.chunks(STEP) {
+            for Stream { canon, sinks, .. } in &mut self.streams {
+                canon.feed(step, &mut |piece| sinks.update(piece));
+            }
         }
     }
 

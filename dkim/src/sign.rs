@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use postwright_core::{Domain, HeaderField, Message, Timestamp};
 
-use crate::body_hash::{BodyHash, BodyHashSpec, BodyHashes};
+use crate::body_hash::{BodyHash, BodyHashSpec, BodyHashes, STEP};
 use crate::canon::CanonPair;
 use crate::crypto::Hash;
 use crate::fold::Folded;
@@ -206,16 +206,19 @@ impl Signing {
 
     /// Takes the next octets of the message: header, empty line, body, line ends CRLF.
     pub fn feed(&mut self, octets: &[u8]) {
-        self.line_ends.feed(octets);
-        match &mut self.work {
-            Some(work) => work.hashes.feed(octets),
-            None => {
-                if let Some((header, body)) = self.header.feed(octets) {
-                    let mut work = Work::new(&self.signers, header);
-                    work.hashes.feed(body);
-                    self.work = Some(work);
-                }
-            }
+        for step in octets.chunks(STEP) {
+            self.line_ends.feed(step);
+            self.feed_step(step);
+        }
+    }
+
+    fn feed_step(&mut self, octets: &[u8]) {
+        if let Some(work) = &mut self.work {
+            work.hashes.feed(octets);
+        } else if let Some((header, body)) = self.header.feed(octets) {
+            let mut work = Work::new(&self.signers, header);
+            work.hashes.feed(body);
+            self.work = Some(work);
         }
     }
 

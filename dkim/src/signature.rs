@@ -139,7 +139,7 @@ impl Claims {
             domain,
             selector: tags.value("s").and_then(|s| s.parse().ok()),
             algorithm: tags.value("a").and_then(Algorithm::parse),
-            tag: tags.value("b").and_then(|b| tag::without_fws(b).get(..8).map(str::to_owned)),
+            tag: tags.value("b").map(|b| b.chars().filter(|c| !tag::is_fws(*c)).take(8).collect()),
         }
     }
 }

@@ -114,28 +114,27 @@ pub(crate) fn is_fws(c: char) -> bool {
 
 /// No control characters, and every line end is CRLF followed by a blank.
 fn is_clean(text: &[u8]) -> bool {
-    if text.iter().all(|octet| *octet >= 0x20 && *octet != 0x7f) {
-        return true;
-    }
     let mut rest = text;
-    loop {
-        rest = match rest {
-            [] => return true,
-            [b'\r', b'\n', b' ' | b'\t', ..] => rest.get(3..).unwrap_or_default(),
-            [b'\t', tail @ ..] => tail,
-            [octet, tail @ ..] if *octet >= 0x20 && *octet != 0x7f => tail,
+    while let Some(at) = rest.iter().position(|octet| *octet < 0x20 || *octet == 0x7f) {
+        let behind = match rest.get(at..) {
+            Some([b'\r', b'\n', b' ' | b'\t', behind @ ..]) | Some([b'\t', behind @ ..]) => behind,
             _ => return false,
         };
+        rest = behind;
     }
+    true
 }
 
 /// A value without any white space in it.
-pub(crate) fn without_fws(value: &str) -> Cow<'_, str> {
-    if value.contains(is_fws) {
-        Cow::Owned(value.chars().filter(|c| !is_fws(*c)).collect())
-    } else {
-        Cow::Borrowed(value)
+pub(crate) fn without_fws(value: &str) -> Cow<'_, [u8]> {
+    let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
+    let octets = value.as_bytes();
+    if !octets.iter().any(is_blank) {
+        return Cow::Borrowed(octets);
     }
+    let mut out = Vec::with_capacity(octets.len());
+    octets.split(is_blank).for_each(|word| out.extend_from_slice(word));
+    Cow::Owned(out)
 }
 
 /// Padding may be left out (the ABNF allows it); bits behind the last octet must be zero, so that no two
@@ -147,7 +146,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Decodes a `base64string` (RFC 6376 2.10 and 3.2), white space inside included.
 pub(crate) fn base64(value: &str) -> Option<Vec<u8>> {
-    BASE64.decode(without_fws(value).as_bytes()).ok()
+    BASE64.decode(without_fws(value)).ok()
 }
 
 /// The members of a colon-separated list, white space around each left out.
@@ -158,11 +157,8 @@ pub(crate) fn members(value: &str) -> impl Iterator<Item = &str> {
 /// Decodes `dkim-quoted-printable` (RFC 6376 2.11): `=` and two upper-case hex digits are an octet.
 pub(crate) fn quoted_printable(value: &str) -> Option<String> {
     let compact = without_fws(value);
-    if !compact.contains('=') {
-        return Some(compact.into_owned());
-    }
     let mut out = Vec::with_capacity(compact.len());
-    let mut rest = compact.as_bytes();
+    let mut rest = &*compact;
     loop {
         rest = match rest {
             [] => return String::from_utf8(out).ok(),

@@ -94,11 +94,12 @@ fn is_wsp(octet: u8) -> bool {
 
 /// Whether a blank run that has to be rewritten begins at `a`, given the octet `b` behind it.
 ///
-/// A single SP between words is its own canonical form, so most text is passed on untouched. `fold`: whether CR
-/// has to be looked at as well (header fields are unfolded, body lines are not).
+/// A single SP between words is its own canonical form, so most text is passed on untouched. A SP before any control
+/// character is taken for dirty as well: one comparison instead of three, and the slow way does no harm. `FOLD`:
+/// whether CR has to be looked at (header fields are unfolded, body lines are not).
 #[inline(always)]
 fn is_dirty<const FOLD: bool>(a: u8, b: u8) -> bool {
-    (a == TAB) | ((a == SP) & ((b == SP) | (b == TAB) | (b == CR))) | (FOLD & (a == CR))
+    (a == TAB) | ((a == SP) & (b <= SP)) | (FOLD & (a == CR))
 }
 
 /// Length of the prefix that is its own canonical form. A final SP never belongs to it: what follows is unknown.
