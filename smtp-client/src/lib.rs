@@ -10,7 +10,8 @@
 //! * [`policy`]: DANE, MTA-STS, REQUIRETLS and the operator's wish in one decision, with its reason.
 //! * [`dane`], [`sts`]: the policies that a domain publishes.
 //! * [`tls`]: what is demanded of a certificate, and what was found out about it.
-//! * [`Connector`]: the seam to the network.
+//! * [`Connector`]: the seam to the network; [`proxy`] goes through a PROXY v2 proxy.
+//! * [`site`]: domains that share their mail hosts are one destination.
 //!
 //! It is not a queue (nothing is tried twice), not a composer (the message is octets), and it reads no
 //! configuration.
@@ -63,7 +64,9 @@ mod connection;
 pub mod dane;
 pub mod policy;
 pub mod pool;
+pub mod proxy;
 pub mod route;
+pub mod site;
 pub mod sts;
 pub mod tls;
 #[cfg(feature = "tls-reports")]

@@ -8,6 +8,7 @@ mod peer;
 mod policy;
 mod pool;
 mod route;
+mod sink;
 mod sts;
 #[cfg(feature = "tls-reports")]
 mod tlsrpt;
