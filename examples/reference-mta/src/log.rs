@@ -1,5 +1,7 @@
 //! What the daemon tells: events as log lines on stderr.
 
+use std::io::IsTerminal;
+
 use postwright::{Event, Observer};
 
 /// Starts logging to stderr; `RUST_LOG` chooses how much.
@@ -7,7 +9,11 @@ pub(crate) fn start() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,postwright::mail=info".into());
     // A second start, as in tests, keeps the first.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
 }
 
 /// Writes each event as a line with the target `postwright::mail`.

@@ -31,9 +31,15 @@ impl Mta {
         Mta::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Mta {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    /// Starts any command that ends up as `serve`, and waits until it listens.
+    pub fn spawn(mut command: Command) -> Mta {
+        let mut child = command
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (found, address) = mpsc::channel();
         // The thread ends with the child, whose end closes the pipe.

@@ -34,6 +34,12 @@ struct State {
     stop: AtomicBool,
     /// Milliseconds between the dot and the 250.
     slow: AtomicUsize,
+    /// So many connections are still to be cut behind the dot.
+    cuts: AtomicUsize,
+    /// Messages whose 250 went out.
+    acknowledged: AtomicUsize,
+    refused: Mutex<Vec<String>>,
+    refusals: AtomicUsize,
 }
 
 pub struct Receiver {
@@ -67,6 +73,26 @@ impl Receiver {
 
     pub fn answer_after(&self, span: Duration) {
         self.state.slow.store(usize::try_from(span.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Takes the next `times` messages and closes the connection instead of saying 250.
+    pub fn hang_up_after_the_dot(&self, times: usize) {
+        self.state.cuts.store(times, Ordering::SeqCst);
+    }
+
+    /// Says 550 5.1.1 to this recipient from now on.
+    pub fn refuse(&self, recipient: &str) {
+        self.state.refused.lock().unwrap().push(recipient.to_owned());
+    }
+
+    /// How many recipients were refused.
+    pub fn refusals(&self) -> usize {
+        self.state.refusals.load(Ordering::SeqCst)
+    }
+
+    /// Messages whose 250 went out.
+    pub fn acknowledged(&self) -> usize {
+        self.state.acknowledged.load(Ordering::SeqCst)
     }
 
     pub fn mails(&self) -> Vec<Mail> {
@@ -113,6 +139,11 @@ fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
                 say("250 ok")?;
             }
             "RCPT" => {
+                if state.refused.lock().unwrap().contains(&path(&text)) {
+                    state.refusals.fetch_add(1, Ordering::SeqCst);
+                    say("550 5.1.1 no such user")?;
+                    continue;
+                }
                 mail.to.push(path(&text));
                 say("250 ok")?;
             }
@@ -122,7 +153,12 @@ fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
                 let slow = state.slow.load(Ordering::SeqCst);
                 super::pause(Duration::from_millis(u64::try_from(slow).unwrap_or(0)));
                 state.mails.lock().unwrap().push(mail.clone());
+                let cut = |cuts: usize| cuts.checked_sub(1);
+                if state.cuts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, cut).is_ok() {
+                    return Ok(());
+                }
                 say("250 taken")?;
+                state.acknowledged.fetch_add(1, Ordering::SeqCst);
             }
             "QUIT" => return say("221 bye"),
             _ => say("250 ok")?,
