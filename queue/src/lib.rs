@@ -37,6 +37,7 @@
 //! | [`spool::CONTROL_KEY_MAX`] | 512 | octets of a control's key |
 //! | [`spool::CONTROL_VALUE_MAX`] | 64 KiB | octets of a control's value |
 
+pub mod archive;
 mod body;
 mod check;
 pub mod codec;

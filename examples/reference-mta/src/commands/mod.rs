@@ -18,6 +18,7 @@ mod serve;
 mod shaping;
 mod sink;
 mod spf;
+mod spool;
 mod tlsrpt;
 mod warmup;
 
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Report(report::Report),
     /// Checks SPF, as a receiving server does.
     Spf(spf::Spf),
+    /// Looks after a spool: check, export, import.
+    Spool(spool::Spool),
 }
 
 impl Command {
@@ -81,6 +84,7 @@ impl Command {
             Command::Dmarc(command) => command.run(),
             Command::Report(command) => command.run(),
             Command::Spf(command) => command.run(),
+            Command::Spool(command) => command.run(),
         }
     }
 }
