@@ -2,15 +2,14 @@
 //! 5 and two connections at a time, and answers 429 when it is busy.
 #![allow(clippy::print_stdout, reason = "this is what an example shows")]
 
-use std::error::Error;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-
 use postwright_core::{Clock, SystemClock};
 use postwright_shaping::{
     Admission, Ask, Bound, Kind, Layer, MemoryTokenStore, Path, Policy, Shaper, Signal,
 };
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 
 /// One request on a connection of its own; the status line of the answer.
 fn get(server: &str) -> Result<String, Box<dyn Error>> {
@@ -24,7 +23,7 @@ fn get(server: &str) -> Result<String, Box<dyn Error>> {
 /// A service that is busy every tenth time.
 fn serve() -> Result<String, Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
+    let address = listener.local_addr()?.to_string();
     std::thread::spawn(move || {
         for (n, mut stream) in listener.incoming().flatten().enumerate() {
             let status = if n % 10 == 9 { "429 Too Many Requests" } else { "200 OK" };
@@ -32,7 +31,7 @@ fn serve() -> Result<String, Box<dyn Error>> {
             let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
         }
     });
-    Ok(address.to_string())
+    Ok(address)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,8 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         };
         let status = get(&server)?;
-        let signal = if status.contains("429") { Signal::Throttled } else { Signal::Delivered };
-        shaper.observe(&path, signal, &status, clock.now());
+        let busy = status.contains("429");
+        shaper.observe(&path, if busy { Signal::Throttled } else { Signal::Delivered }, &status, clock.now());
     }
     Ok(())
 }

@@ -28,6 +28,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # What there is
+//!
+//! | to | use | feature |
+//! |---|---|---|
+//! | decide | [`Shaper::admit`], [`Shaper::admit_on`] a [`Lane`], [`Shaper::admit_from`] a pool | |
+//! | say what happened | [`Shaper::observe`] with a [`Signal`] | |
+//! | set limits | [`Policy`] and [`Layer`], or a file | `rules` for the file |
+//! | know the usual receivers | [`Provider`], [`Policy::built_in`] | |
+//! | choose a way out | [`Egress`], [`Pool`], [`Source`] | |
+//! | start slowly | [`WarmUp`], [`Schedule`] | |
+//! | ask why | [`Later::because`], [`Shaper::explain`], [`Shaper::events`] and [`Shaper::undo`] | |
+//! | keep counts | [`MemoryTokenStore`] with [`Checkpoint`]s; a server for many nodes | `redis` for the server |
+//!
 //! # What holds
 //!
 //! | property | test |
@@ -39,6 +52,15 @@
 //! | a refund never lets a limit be exceeded | `tests/admission.rs` |
 //! | permits come back by drop, release, panic or expiry | `tests/admission.rs` |
 //! | lanes that wait for one limit are served in turn; large items are not starved | `tests/admission.rs` |
+//! | a decision allocates nothing | `tests/allocations.rs` |
+//! | few refusals where a receiver allows less than we would send; soon at the new pace after a change | `tests/receiver.rs` |
+//! | one bad host of many does not collapse the connections; a dead destination gets few probes | `tests/receiver.rs` |
+//! | a warm-up's cap holds over any restart; spikes pause it | `tests/warmup.rs` |
+//! | a source that goes down moves only its own load | `tests/egress.rs` |
+//! | several nodes together keep to the limit, with and without their server | `tests/redis.rs` |
+//!
+//! The formula is the generic cell rate algorithm (ITU-T I.371, annex A). RFC 5321 section 4.5.3.2.6 gives the
+//! default length of a connection's lease.
 //!
 //! # Limits of its own
 //!
@@ -46,6 +68,8 @@
 //! |---|---|---|
 //! | [`LIMITS_PER_PATH`] | 16 | limits on one path; a policy with more admits nothing there and says so |
 //! | [`PERIOD`] | 100 ms to 366 days | the period of a rate |
+//! | [`SUSPENSIONS_MAX`] | 4096 | suspensions in force at a time |
+//! | events kept | 1024 | the latest automatic changes |
 //!
 //! # What is not here
 //!

@@ -235,3 +235,35 @@ fn after_a_crash_both_lives_together_keep_to_the_rate() {
         assert!(fullest_window(&admitted, period) <= most, "{text}");
     }
 }
+
+#[test]
+fn every_second_minute_and_hour_is_within_five_per_cent() {
+    // 40 a second is 2400 a minute and 144,000 an hour; the process dies and starts again every 17 minutes.
+    let rate: Rate = "40/s".parse().unwrap();
+    let (mut tat, mut now, mut admitted) = (Tat::IDLE, Timestamp::from_millis(START), Vec::new());
+    while now.millis() < START + 2 * 3_600_000 {
+        if (now.millis() - START) % 1_020_000 == 0 && now.millis() > START {
+            tat = tat.max(rate.spent_at(now));
+        }
+        match gcra(tat, &rate, 1, now) {
+            Ok(next) => {
+                tat = next;
+                admitted.push(now.millis() - START);
+            }
+            Err(RetryAt(when)) => now = when.min(Timestamp::from_millis(now.millis() / 1000 * 1000 + 1000)),
+        }
+    }
+    for (window, expected) in [(1000, 40_usize), (60_000, 2400), (3_600_000, 144_000)] {
+        let mut counts = vec![0_usize; usize::try_from(2 * 3_600_000 / window).unwrap()];
+        for at in &admitted {
+            counts[usize::try_from(at / window).unwrap()] += 1;
+        }
+        let fits = |count: &usize| *count <= expected && *count * 100 >= expected * 95;
+        assert!(
+            counts.iter().all(fits),
+            "{window} ms: {:?} to {:?}",
+            counts.iter().min(),
+            counts.iter().max()
+        );
+    }
+}
