@@ -452,6 +452,15 @@ fn a_session_is_used_again_and_reset_when_it_must_be() {
         ],
     );
     assert_eq!(refused.unwrap().statuses[0].at, Timestamp::from_secs(1_800_000_000 + 3600));
+    let mut stuck = session_after_a_refusal();
+    stuck.send(one.clone(), Instant::ZERO).unwrap();
+    while let Step::Write { bytes, .. } = stuck.poll() {
+        let len = bytes.len();
+        stuck.handle_written(len, Instant::ZERO);
+    }
+    stuck.handle_input(b"502 no RSET\r\n", Instant::ZERO);
+    let Step::Done(report) = stuck.poll() else { panic!("no report") };
+    assert_eq!(report.statuses[0].outcome, Outcome::Delayed, "another connection may do better");
     let taken = talk(
         &mut session,
         Some(one),
@@ -464,6 +473,23 @@ fn a_session_is_used_again_and_reset_when_it_must_be() {
         ],
     );
     assert!(taken.unwrap().is_success());
+}
+
+/// A session whose last transaction is still open at the server.
+fn session_after_a_refusal() -> Session {
+    let remote = Remote { host: "mx.example.org".parse().unwrap(), address: None, tls: None };
+    let start = Timestamp::from_secs(1_800_000_000);
+    let mut session = Session::new(Arc::new(config()), remote, start, Instant::ZERO);
+    session.send(transaction(&["b@x.example"], BODY), Instant::ZERO).unwrap();
+    for reply in ["220 mx\r\n", "250 mx\r\n", "250 ok\r\n", "550 5.1.1 no\r\n"] {
+        while let Step::Write { bytes, .. } = session.poll() {
+            let len = bytes.len();
+            session.handle_written(len, Instant::ZERO);
+        }
+        session.handle_input(reply.as_bytes(), Instant::ZERO);
+    }
+    assert!(matches!(session.poll(), Step::Done(_)));
+    session
 }
 
 #[test]

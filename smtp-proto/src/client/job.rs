@@ -294,8 +294,12 @@ impl Session {
         let code = reply.code();
         let refuses = code.is_transient() || code.is_permanent();
         match expect {
-            // A server that refuses RSET is beyond help; but what follows will tell.
-            Expect::Reset => {}
+            Expect::Reset if code.is_positive() => {}
+            // The old transaction may still be open: a 503 to MAIL would then fail mail that has done nothing wrong.
+            Expect::Reset => {
+                let what = format!("RSET was refused: {reply}");
+                return self.close(CloseReason::Protocol(phase, what.into()));
+            }
             Expect::Mail if code.is_positive() => self.needs_reset = true,
             Expect::Mail if refuses => self.mail_refused(&reply),
             Expect::Rcpt(recipient) if code.is_positive() || refuses => self.rcpt_answered(recipient, reply),
