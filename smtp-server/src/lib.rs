@@ -58,6 +58,7 @@ pub mod connection;
 mod handler;
 mod server;
 mod stream;
+pub mod submission;
 pub mod tls;
 
 pub use connection::{Ended, serve_connection};
