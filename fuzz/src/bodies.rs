@@ -14,6 +14,7 @@ use postwright_smtp_proto::command::{
 };
 use postwright_smtp_proto::data::{DotDecoder, Piece};
 use postwright_smtp_proto::ehlo::Capabilities;
+use postwright_smtp_proto::proxy::{self, Progress};
 use postwright_smtp_proto::reply::{ReplyLimits, ReplyParser};
 use postwright_smtp_proto::server::{Answer, Config, Peer, Session, Step};
 use postwright_spf_dmarc::auth_results::AuthResults;
@@ -30,6 +31,7 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("zone", zone),
     ("command", command),
     ("dot_decoder", dot_decoder),
+    ("proxy", proxy),
     ("reply", reply),
     ("server_session", server_session),
     ("dkim_verify", dkim_verify),
@@ -75,6 +77,21 @@ fn command(data: &[u8]) {
     let text = text(data);
     let _ = (MailParameters::parse(text), RcptParameters::parse(text));
     let _ = (decode_xtext(text), decode_utf8_address(text));
+}
+
+/// A reader that follows the parser never reads an octet that is not the header's.
+fn proxy(data: &[u8]) {
+    let mut read = 0;
+    while let Ok(Progress::More(more)) = proxy::parse(data.get(..read).unwrap_or_default()) {
+        assert!(more > 0);
+        read += more;
+        if read > data.len() {
+            return;
+        }
+    }
+    if let Ok(Progress::Done(_, consumed)) = proxy::parse(data) {
+        assert_eq!(consumed, read);
+    }
 }
 
 /// All in one piece, and octet by octet: the same text, the same end.

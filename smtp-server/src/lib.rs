@@ -47,6 +47,16 @@
 //! | lingering after a refusal | 1 MiB or 2 s | [`connection::LINGER_OCTETS`], [`connection::LINGER_TIME`] |
 //! | lines, sizes, time-outs of one session | | [`postwright_smtp_proto::Limits`] |
 //!
+//! | what | standard | test |
+//! |---|---|---|
+//! | sessions, decisions, panics, budget, stop | RFC 5321 3.8 | `tests/driver.rs` |
+//! | STARTTLS, TLS from the start, certificates by name and their exchange ([`tls`]) | RFC 3207, RFC 8314, RFC 6066 | `tests/driver.rs`, `tests/edges.rs` |
+//! | caps, lingering close, gone peers, PROXY, XCLIENT | | `tests/edges.rs` |
+//! | AUTH: mechanisms, users, lock-out (module `auth`, feature `auth`) | RFC 4954, RFC 7677 | `tests/auth.rs` |
+//! | `Date` and `Message-ID` on submission ([`submission`]) | RFC 6409 8 | `submission` |
+//!
+//! `examples/private_extension.rs` adds a verb and a parameter of its own.
+//!
 //! Not here: what to do with a message (see the crate `postwright`), DNS, sending mail.
 
 mod accept;
