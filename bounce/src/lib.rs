@@ -30,6 +30,8 @@ pub mod arf;
 pub mod classify;
 mod detect;
 pub mod dsn;
+#[doc(hidden)]
+pub mod fuzzing;
 mod legacy;
 mod limits;
 mod loops;

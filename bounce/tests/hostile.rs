@@ -8,7 +8,8 @@ use postwright_bounce::dsn;
 use postwright_bounce::report::{Kind, read};
 
 fn understood(mail: &[u8]) -> postwright_bounce::report::MailReport {
-    read(mail, &Classifier::built_in(), &Limits::default())
+    thread_local!(static CLASSIFIER: Classifier = Classifier::built_in());
+    CLASSIFIER.with(|classifier| read(mail, classifier, &Limits::default()))
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn class_and_code_need_word_boundaries() {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
     #[test]
     fn no_octets_panic(octets in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
@@ -141,4 +142,19 @@ proptest::proptest! {
 fn understood_cheaply(mail: &[u8]) -> Kind {
     thread_local!(static CLASSIFIER: Classifier = Classifier::built_in());
     CLASSIFIER.with(|classifier| read(mail, classifier, &Limits::default()).kind)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_fuzz_bodies_hold(octets in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), text in "[\\[\\]a-z=\"', \n@.\\-+]{0,120}") {
+        use postwright_bounce::fuzzing;
+        for data in [octets.as_slice(), text.as_bytes()] {
+            fuzzing::mail(data);
+            fuzzing::delivery_status(data);
+            fuzzing::rules(data);
+            fuzzing::addresses(data);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who called it")]
 
+mod bounce_report;
 mod ci;
 mod cli;
 mod fuzz;
@@ -24,6 +25,7 @@ usage: cargo xtask <chore>
   peers --list debian|python      print the packages that would be fetched
   ci [STEP]...                    what CI does, step by step, with the time that each step took
   fuzz [BODY]... [--minutes N]    libFuzzer over each body of fuzz/, or those named; --seconds N for less
+  bounce-report                   scores of the bounce reader and classifier, with every miss
   help                            this text";
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let result = match chore {
         "test" => test::run(rest),
         "peers" => peers::run(rest),
+        "bounce-report" => bounce_report::run(),
         "ci" => ci::run(rest),
         "fuzz" => fuzz::run(rest),
         "help" | "--help" | "-h" => {
