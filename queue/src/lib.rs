@@ -36,6 +36,22 @@
 //! | [`entry::HISTORY_MAX`] | 16 | past attempts kept for each recipient |
 //! | [`spool::CONTROL_KEY_MAX`] | 512 | octets of a control's key |
 //! | [`spool::CONTROL_VALUE_MAX`] | 64 KiB | octets of a control's value |
+//! | [`SchedulerConfig::max_messages`] | 5,000,000 | [`Scheduler::reserve`] refuses one more |
+//! | [`SchedulerConfig::max_in_flight`] | 2,000 | deliveries handed out; 100 for each site |
+//! | `EmbeddedOptions::min_free` | 512 MiB | octets that stay free on the disk |
+//! | `EmbeddedOptions::max_waiting` | 4096 | commits that wait; one more is refused as busy |
+//!
+//! # Standards
+//!
+//! | standard | what | test |
+//! |---|---|---|
+//! | RFC 5321 6.1 | a 250 is a promise | `tests/crash.rs`, [`contract`] |
+//! | RFC 5321 4.5.4.1 | retries and giving up | `retries_follow_the_schedule_until_the_lifetime_ends` |
+//! | RFC 5321 3.8 | 421 means later | `a_421_and_greylisting_cost_no_step` |
+//! | RFC 3461 5.2 | who hears of what | `each_recipient_has_a_fate_of_its_own`, `the_sender_is_warned_once` |
+//! | RFC 4865 | future release | `a_message_held_by_its_sender_waits_over_a_restart` |
+//! | RFC 6647 | greylisting | `a_421_and_greylisting_cost_no_step` |
+//! | RFC 6710 | priorities | `a_higher_priority_goes_first_and_a_lower_one_is_not_starved` |
 
 pub mod archive;
 mod body;

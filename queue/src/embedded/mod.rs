@@ -324,3 +324,6 @@ impl std::fmt::Debug for EmbeddedSpool {
         write!(f, "EmbeddedSpool({})", self.shared.options.path.display())
     }
 }
+
+#[cfg(test)]
+mod tests;
