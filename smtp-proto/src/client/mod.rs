@@ -21,5 +21,5 @@ mod session;
 #[cfg(feature = "sasl")]
 pub use auth::{Login, Protection};
 pub use config::{Chunking, Config, EightBit, Limits, Protocol, StartTls, StrayLineEnds, Timeouts};
-pub use report::{CloseReason, Report, Transaction};
+pub use report::{CloseReason, Report, Transaction, queue_id};
 pub use session::{Busy, Session, Step};

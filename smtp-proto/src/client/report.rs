@@ -42,6 +42,24 @@ impl Report {
     }
 }
 
+/// The name that the server gave the message in its queue, where its reply to the end of the message tells it the
+/// way Postfix (`queued as ID`), Exim (`OK id=ID`), Sendmail (`ID Message accepted for delivery`) or Exchange
+/// (`<ID> ... Queued mail for delivery`) do: for tracing mail together with the other side's operator.
+pub fn queue_id(reply: &Reply) -> Option<Box<str>> {
+    if !reply.code().is_positive() {
+        return None;
+    }
+    let text = reply.text();
+    let word_after = |mark: &str| text.split_once(mark).and_then(|(_, rest)| rest.split_whitespace().next());
+    let word_before = |mark: &str| text.split_once(mark).and_then(|(head, _)| head.split_whitespace().next());
+    let id = word_after("queued as ")
+        .or_else(|| word_after("OK id="))
+        .or_else(|| word_before(" Message accepted for delivery"))
+        .or_else(|| word_before(" Queued mail for delivery"))?;
+    let id = id.trim_matches(|c: char| "<>().,;".contains(c));
+    (!id.is_empty()).then(|| id.into())
+}
+
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -118,6 +136,28 @@ impl fmt::Display for CloseReason {
             CloseReason::TlsUnavailable(why) => write!(f, "no TLS: {why}"),
             CloseReason::TlsFailed(why) => write!(f, "TLS failed: {why}"),
             CloseReason::Auth(why) => write!(f, "AUTH: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postwright_core::ReplyCode;
+
+    #[test]
+    fn queue_ids_are_found_where_servers_put_them() {
+        for (code, text, expected) in [
+            (250, "Ok: queued as 4XyZ1230qKz9sQ", Some("4XyZ1230qKz9sQ")),
+            (250, "OK id=1rXyZa-0001Bc-2D", Some("1rXyZa-0001Bc-2D")),
+            (250, "51L0hXw1012345 Message accepted for delivery", Some("51L0hXw1012345")),
+            (250, "<a@b.example> [InternalId=1, Hostname=h] Queued mail for delivery", Some("a@b.example")),
+            (250, "Ok", None),
+            (250, "queued as ", None),
+            (451, "queued as 12345", None),
+        ] {
+            let reply = Reply::new(ReplyCode::new(code).unwrap(), text);
+            assert_eq!(queue_id(&reply).as_deref(), expected, "{text}");
         }
     }
 }
