@@ -13,7 +13,7 @@ pub(super) struct Input {
 }
 
 /// A buffer that grew beyond this gives its memory back when it is empty.
-const KEEP: usize = 64 * 1024;
+const KEEP: usize = 16 * 1024;
 
 impl Input {
     pub(super) fn push(&mut self, more: &[u8]) {
