@@ -25,8 +25,8 @@ use crate::{Entry, SpoolId};
 /// the embedded spool): a claim is a formality there. A *shared* one is worked by several nodes: a claim is a
 /// lease, and its epoch fences off a node that lost it. One loop serves both:
 ///
-/// 1. `claim` until nothing more comes, again after [`Spool::changed`] and every now and then on a shared spool;
-///    hand what comes to the scheduler.
+/// 1. `claim` until nothing more comes, again after [`Spool::changed`] and every now and then; hand what comes to
+///    the scheduler. (On an exclusive spool only a store that recovered from an error has something late.)
 /// 2. `commit` a `Put` to accept; the claims that it returns belong to the caller.
 /// 3. `load` to deliver; settle with one `commit` of `Update` or `Remove`, with the `Put` of a notification in it.
 /// 4. `renew` before the lease ends; forget what it says is lost.

@@ -85,6 +85,7 @@ fn child() {
             writers.collect::<Vec<_>>().into_iter().for_each(|writer| writer.join().unwrap());
         }
         "sequence" => sequence(&spool, round),
+        "settle" => settle(&spool),
         other => panic!("unknown role {other}"),
     }
 }
@@ -115,6 +116,30 @@ fn sequence(spool: &EmbeddedSpool, round: u64) {
         }
     }
     say("reopened", spool.health().reopened);
+}
+
+/// Puts a message and settles it with a notification, trying again for as long as the spool fails.
+fn settle(spool: &EmbeddedSpool) {
+    let again = |changes: &dyn Fn() -> Vec<Change>| loop {
+        match block_on(spool.commit(changes())) {
+            Err(SpoolError::Unavailable(_)) => say("refused", 0),
+            other => return other,
+        }
+    };
+    let put = |number: u64| {
+        let (entry, body) = sample(number);
+        Change::Put { entry, body }
+    };
+    let claim = again(&|| vec![put(1)]).unwrap()[0];
+    let settled = again(&|| vec![put(2), Change::Remove { claim }]);
+    // Recovery may have revived the commit whose sync failed: then the original is gone, and settled.
+    assert!(matches!(settled, Ok(_) | Err(SpoolError::NotFound(_))), "{settled:?}");
+    let now = sample(1).0.created;
+    let want = postwright_queue::Want { limit: 10, horizon: std::time::Duration::ZERO };
+    let claimed = block_on(spool.claim(now, want)).unwrap();
+    let known = usize::from(settled.is_ok()) + claimed.len();
+    assert_eq!(known, 1, "the notification is in one pair of hands: {settled:?} {claimed:?}");
+    say("settled", 2);
 }
 
 #[derive(Default)]
@@ -173,12 +198,12 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
 }
 
 /// Runs the sequence with the n-th call of a kind failing, on the files of the spool only.
-fn injected(directory: &Path, round: u64, call: &str, error: &str, nth: u64) -> BTreeMap<String, Vec<u64>> {
+fn injected(role: &str, directory: &Path, call: &str, error: &str, nth: u64) -> BTreeMap<String, Vec<u64>> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
     strace.args(["-e", &format!("inject={call}:error={error}:when={nth}")]);
     strace.arg("-P").arg(directory.join("0.jnl")).arg("--");
-    let mut child = start("sequence", directory, round, Some(strace));
+    let mut child = start(role, directory, 1, Some(strace));
     let mut said: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (what, number) in lines(&mut child) {
         said.entry(what).or_default().push(number);
@@ -236,7 +261,7 @@ fn a_write_or_sync_error_is_a_refusal_and_never_a_false_acknowledgement() {
             let directory = tempfile::tempdir().unwrap();
             // A spool that exists, so that the errors strike commits and not its making.
             drop(open(directory.path()));
-            let said = injected(directory.path(), 1, call, error, nth);
+            let said = injected("sequence", directory.path(), call, error, nth);
             let of = |what: &str| said.get(what).cloned().unwrap_or_default();
             assert_eq!(of("put").len() + of("refused").len(), 12, "{call} {nth}: {said:?}");
             assert!(of("put").contains(&1011), "{call} {nth}: it recovers without a restart: {said:?}");
@@ -254,4 +279,31 @@ fn a_write_or_sync_error_is_a_refusal_and_never_a_false_acknowledgement() {
         }
     }
     assert!(refused >= 12, "the errors did strike: {refused}");
+}
+
+#[test]
+fn a_notification_and_its_original_are_settled_together_whatever_fails() {
+    if !strace_works() {
+        return;
+    }
+    let mut refused = 0;
+    for (call, error) in [("fdatasync", "EIO"), ("write", "EIO")] {
+        for nth in 1..=4 {
+            let directory = tempfile::tempdir().unwrap();
+            drop(open(directory.path()));
+            let said = injected("settle", directory.path(), call, error, nth);
+            assert!(said.contains_key("settled"), "{call} {nth}: {said:?}");
+            refused += said.get("refused").map_or(0, Vec::len);
+            let spool = open(directory.path());
+            let original = block_on(spool.load(sample(1).0.id));
+            assert!(matches!(original, Err(SpoolError::NotFound(_))), "{call} {nth}: the original is gone");
+            let (notice, body) = sample(2);
+            assert_eq!(
+                block_on(spool.load(notice.id)).unwrap().body,
+                body,
+                "{call} {nth}: its notification is there"
+            );
+        }
+    }
+    assert!(refused >= 4, "the errors did strike: {refused}");
 }

@@ -43,6 +43,7 @@ impl Ledger {
     }
 
     pub(super) fn put(&mut self, id: SpoolId) {
+        self.released.remove(&id);
         if self.cursor.is_some() {
             self.fresh.insert(id);
         }

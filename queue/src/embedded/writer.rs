@@ -87,6 +87,15 @@ struct Accepted {
     before: Vec<Option<u32>>,
 }
 
+/// A put that was answered with an error.
+struct Unacknowledged {
+    id: SpoolId,
+    pieces: u32,
+    /// Whether it came alone. One that settled another message must stay if it is revived, since what it tells of
+    /// is revived with it.
+    accepts: bool,
+}
+
 /// What a batch has done so far to the messages that it touches: their number of pieces, if they exist.
 type Overlay = HashMap<SpoolId, Option<u32>>;
 
@@ -94,7 +103,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     inbox: Receiver<Message>,
     /// Puts that were answered with an error and may be revived by recovery.
-    unacknowledged: Vec<(SpoolId, u32)>,
+    unacknowledged: Vec<Unacknowledged>,
     /// Whether relaxed commits wait for a sync.
     dirty: bool,
     last_try: Instant,
@@ -298,7 +307,8 @@ impl Writer {
             for (op, before) in job.ops.iter().zip(before) {
                 if let (Op::Put { id, records, .. }, None) = (op, before) {
                     ledger.forget(*id);
-                    self.unacknowledged.push((*id, u32::try_from(records.len()).unwrap_or(u32::MAX)));
+                    let pieces = u32::try_from(records.len()).unwrap_or(u32::MAX);
+                    self.unacknowledged.push(Unacknowledged { id: *id, pieces, accepts: job.accepts });
                 }
             }
         }
@@ -319,9 +329,11 @@ impl Writer {
         let mut slot = self.shared.store.write().unwrap_or_else(PoisonError::into_inner);
         *slot = None;
         let Ok(store) = Store::open(&self.shared.options) else { return };
-        if take_back(&store, &self.unacknowledged).is_err() {
-            return;
-        }
+        let Ok(revived) = take_back(&store, &self.unacknowledged) else { return };
+        // Nobody knows of these any more: they can be claimed.
+        let mut ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        revived.into_iter().for_each(|id| ledger.release(id));
+        drop(ledger);
         self.unacknowledged.clear();
         self.dirty = false;
         self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -387,16 +399,23 @@ fn fill(batch: &mut OwnedWriteBatch, store: &Store, op: &Op, before: Option<u32>
     }
 }
 
-/// Removes what was answered with an error and is there all the same.
-fn take_back(store: &Store, puts: &[(SpoolId, u32)]) -> fjall::Result<()> {
+/// Removes what was answered with an error and is there all the same, and returns what has to stay.
+fn take_back(store: &Store, puts: &[Unacknowledged]) -> fjall::Result<Vec<SpoolId>> {
     let mut batch = store.db.batch();
-    for (id, pieces) in puts {
-        if store.entries.contains_key(id.as_bytes())? {
-            (0..*pieces).for_each(|index| batch.remove(&store.bodies, piece_key(*id, index)));
-            batch.remove(&store.entries, *id.as_bytes());
+    let mut revived = Vec::new();
+    for Unacknowledged { id, pieces, accepts } in puts {
+        if !store.entries.contains_key(id.as_bytes())? {
+            continue;
         }
+        if !accepts {
+            revived.push(*id);
+            continue;
+        }
+        (0..*pieces).for_each(|index| batch.remove(&store.bodies, piece_key(*id, index)));
+        batch.remove(&store.entries, *id.as_bytes());
     }
-    batch.durability(Some(PersistMode::SyncData)).commit()
+    batch.durability(Some(PersistMode::SyncData)).commit()?;
+    Ok(revived)
 }
 
 /// Says whether there was something to put aside. The body stays where it is, for whoever looks into it.
