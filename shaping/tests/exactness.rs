@@ -242,7 +242,7 @@ fn every_second_minute_and_hour_is_within_five_per_cent() {
     let rate: Rate = "40/s".parse().unwrap();
     let (mut tat, mut now, mut admitted) = (Tat::IDLE, Timestamp::from_millis(START), Vec::new());
     while now.millis() < START + 2 * 3_600_000 {
-        if (now.millis() - START) % 1_020_000 == 0 && now.millis() > START {
+        if (now.millis() - START).is_multiple_of(1_020_000) && now.millis() > START {
             tat = tat.max(rate.spent_at(now));
         }
         match gcra(tat, &rate, 1, now) {
