@@ -25,16 +25,19 @@ use crate::{Day, Zone};
 const CHECKPOINT_POLL: Duration = Duration::from_secs(1);
 
 /// The count of one limit.
+///
+/// In the order of writing, so that what a decision reads lies in one cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Cell {
-    key: Key,
     /// An arrival time, or a day and its count, or the number of leases: by the kind of the bound.
     pub(crate) word: AtomicU64,
     /// A daily count must not exceed this before the next checkpoint: (day, count).
     ceiling: AtomicU64,
-    daily: bool,
     /// How many wait in `cold.queue`; read without the lock.
     waiting: AtomicU32,
+    daily: bool,
+    key: Key,
     cold: Mutex<Cold>,
 }
 

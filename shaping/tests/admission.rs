@@ -258,6 +258,45 @@ fn too_many_limits_are_an_error_of_the_policy_and_not_a_hole() {
     assert!(matches!(later.because, Because::TooManyLimits(17)));
 }
 
+#[test]
+fn threads_that_race_for_several_limits_never_exceed_one() {
+    let layer = Layer::defaults()
+        .set(Kind::Messages, &[rate("1/h burst 700"), rate("1/d burst 900")])
+        .and_then(|l| l.set_by(Scope::GLOBAL, Kind::Messages, &[rate("1/h burst 1000")]))
+        .and_then(|l| l.set(Kind::Concurrency, &[Bound::AtMost(5)]))
+        .unwrap();
+    let settings = Settings { adapt: None, ..Settings::default() };
+    let shaper =
+        Shaper::with_settings(Policy::new().with(layer), Arc::new(MemoryTokenStore::new()), settings);
+    let open = std::sync::atomic::AtomicUsize::new(0);
+    let granted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let (shaper, open) = (&shaper, &open);
+                scope.spawn(move || {
+                    let path = path(&format!("d{}.example", thread % 2));
+                    let mut granted = 0;
+                    for n in 0..3000 {
+                        if let Some(permit) =
+                            shaper.admit(&path, Ask::first_message(1), ms(n / 100)).granted()
+                        {
+                            // Two paths, five connections each.
+                            assert!(open.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 10);
+                            granted += 1;
+                            open.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                            drop(permit);
+                        }
+                    }
+                    granted
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert!(granted <= 1000, "{granted}");
+    assert!(granted >= 950, "{granted}: races waste few places");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
