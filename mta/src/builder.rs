@@ -14,7 +14,7 @@ use crate::event::Observers;
 use crate::intake::Intake;
 use crate::pipeline::{self, Arrival};
 use crate::system::{Parts, System};
-use crate::{Observer, Relay, Routes, Settings, dispatch};
+use crate::{MessagePolicy, Observer, Relay, Routes, Settings, dispatch};
 
 /// Collects the parts of an [`Mta`].
 #[must_use = "call build()"]
@@ -27,6 +27,7 @@ pub struct Builder {
     relay: Relay,
     routes: Routes,
     observers: Observers,
+    policies: Vec<Arc<dyn MessagePolicy>>,
     settings: Settings,
 }
 
@@ -61,10 +62,26 @@ impl Builder {
         self
     }
 
+    /// Adds a word on whole messages: it is asked after those that were added before.
+    pub fn policy(mut self, policy: Arc<dyn MessagePolicy>) -> Builder {
+        self.policies.push(policy);
+        self
+    }
+
     /// The system; nothing runs yet.
     pub fn build(self) -> Mta {
-        let Builder { hostname, world, spool, client, client_config, relay, routes, observers, settings } =
-            self;
+        let Builder {
+            hostname,
+            world,
+            spool,
+            client,
+            client_config,
+            relay,
+            routes,
+            observers,
+            policies,
+            settings,
+        } = self;
         let mut config = SchedulerConfig::default();
         config.policies = Policies { rules: Vec::new(), default: settings.retry_policy() };
         config.max_messages = settings.queued;
@@ -75,8 +92,18 @@ impl Builder {
             Mailbox::quote("postmaster", hostname.clone()).expect("a short local part at a domain");
         let composer = Composer::new(hostname.clone(), postmaster);
         let delivery = Delivery::new(client, routes, world.clone(), &client_config);
-        let parts =
-            Parts { hostname, world, spool, scheduler, relay, delivery, composer, observers, settings };
+        let parts = Parts {
+            hostname,
+            world,
+            spool,
+            scheduler,
+            relay,
+            delivery,
+            composer,
+            observers,
+            policies,
+            settings,
+        };
         Mta { system: Arc::new(System::new(parts)) }
     }
 }
@@ -101,6 +128,7 @@ impl Mta {
             relay: Relay::nobody(),
             routes: Routes::mx(),
             observers: Observers::default(),
+            policies: Vec::new(),
             settings: Settings::default(),
         }
     }
@@ -116,7 +144,12 @@ impl Mta {
     /// # Errors
     /// What an SMTP client would have been told: 452 if there is no room, 451 if the spool failed, 554 for a loop.
     pub async fn submit(&self, envelope: &Envelope, message: Message) -> Result<SpoolId, Refusal> {
-        let arrival = Arrival { peer: ([127, 0, 0, 1], 0).into(), hello: Some("localhost"), with: "local" };
+        let arrival = Arrival {
+            peer: ([127, 0, 0, 1], 0).into(),
+            hello: Some("localhost"),
+            with: "local",
+            trusted: true,
+        };
         pipeline::take_in(&self.system, arrival, envelope, message).await
     }
 

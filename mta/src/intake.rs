@@ -41,6 +41,7 @@ impl Handler for Reception {
             peer: session.peer.address,
             hello: session.hello.as_ref().map(|hello| &*hello.name),
             with: session.protocol_keyword(),
+            trusted: self.0.relay.trusts(session.peer.address.ip()),
         };
         let id = pipeline::take_in(&self.0, arrival, envelope, message).await?;
         Ok(Accepted::with_text(&format!("Ok: queued as {id}")))

@@ -37,6 +37,8 @@
 //!
 //! Not here: sockets and TLS for the server (smtp-server), a configuration file (the reference MTA).
 
+#[cfg(feature = "authentication")]
+pub mod authentication;
 mod builder;
 mod delivery;
 mod dispatch;
@@ -44,19 +46,27 @@ mod event;
 mod intake;
 mod metrics;
 mod pipeline;
+mod policy;
 mod received;
 mod relay;
 mod routes;
+#[cfg(feature = "authentication")]
+mod section;
 mod settings;
+#[cfg(feature = "authentication")]
+mod signing;
 mod system;
 
 pub use builder::{Builder, Mta};
 pub use event::{Event, Observer};
 pub use intake::{Intake, Reception};
 pub use metrics::{Counts, Metrics};
+pub use policy::{MessagePolicy, Visit};
 pub use relay::{RecipientCheck, Relay, Trusts};
 pub use routes::{Routes, Via};
 pub use settings::{Retry, Settings};
+#[cfg(feature = "authentication")]
+pub use signing::SignOriginated;
 
 #[cfg(feature = "dkim")]
 #[doc(no_inline)]

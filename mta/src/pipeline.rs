@@ -30,9 +30,9 @@ use postwright_queue::scheduler::{
 };
 use postwright_queue::{Change, Entry, SpoolError, SpoolId};
 
-use crate::Event;
 use crate::received::Trace;
 use crate::system::System;
+use crate::{Event, Visit};
 
 /// Who hands a message in, and how.
 pub(crate) struct Arrival<'a> {
@@ -40,6 +40,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) hello: Option<&'a str>,
     /// The keyword for `with` (RFC 3848).
     pub(crate) with: &'a str,
+    /// Whether we originate what it sends.
+    pub(crate) trusted: bool,
 }
 
 /// Makes a message ours, or says why not. When this returns an id, the message would survive a power cut.
@@ -71,7 +73,11 @@ pub(crate) async fn take_in(
         only_recipient,
         at: now,
     };
-    let body = message.prepend(trace.field());
+    let mut body = message.prepend(trace.field());
+    let visit = Visit { peer: arrival.peer, hello: arrival.hello, trusted: arrival.trusted };
+    for policy in &system.policies {
+        body = policy.apply(visit, envelope, body).await?;
+    }
     let slot = system.scheduler().reserve().map_err(|_| queue_full())?;
     let entry = Entry::new(id, envelope.clone(), octets(&body), now, system.settings.retry_policy().lifetime);
     let put = Change::Put { entry: entry.clone(), body };

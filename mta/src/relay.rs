@@ -67,6 +67,11 @@ impl Relay {
         self
     }
 
+    /// Whether `peer` may send anywhere: then we originate what it sends.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        (self.trusted)(peer.to_canonical())
+    }
+
     /// Whether mail from `peer` may go to `recipient`.
     ///
     /// The local part is never looked into: `user%there@here` and `"user@there"@here` are mailboxes of `here`.
@@ -76,7 +81,7 @@ impl Relay {
         {
             return (self.recipients)(recipient);
         }
-        if (self.trusted)(peer.to_canonical()) {
+        if self.trusts(peer) {
             return Ok(());
         }
         Err(Refusal::known(550, EnhancedStatus::known(5, 7, 1), "Relaying denied: not a domain of ours"))

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::delivery::Delivery;
 use crate::event::Observers;
-use crate::{Event, Relay, Settings};
+use crate::{Event, MessagePolicy, Relay, Settings};
 
 pub(crate) struct System {
     pub(crate) hostname: Domain,
@@ -23,6 +23,7 @@ pub(crate) struct System {
     pub(crate) delivery: Delivery,
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
+    pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
     pub(crate) settings: Settings,
 }
 
@@ -36,15 +37,38 @@ pub(crate) struct Parts {
     pub(crate) delivery: Delivery,
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
+    pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
     pub(crate) settings: Settings,
 }
 
 impl System {
     pub(crate) fn new(parts: Parts) -> System {
-        let Parts { hostname, world, spool, scheduler, relay, delivery, composer, observers, settings } =
-            parts;
+        let Parts {
+            hostname,
+            world,
+            spool,
+            scheduler,
+            relay,
+            delivery,
+            composer,
+            observers,
+            policies,
+            settings,
+        } = parts;
         let (scheduler, wake) = (Mutex::new(scheduler), Notify::new());
-        System { hostname, world, spool, scheduler, wake, relay, delivery, composer, observers, settings }
+        System {
+            hostname,
+            world,
+            spool,
+            scheduler,
+            wake,
+            relay,
+            delivery,
+            composer,
+            observers,
+            policies,
+            settings,
+        }
     }
 
     /// The scheduler, for a moment: never hold it over an await.

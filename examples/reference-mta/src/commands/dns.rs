@@ -2,7 +2,7 @@
 //! `postwright lookup`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -47,12 +47,16 @@ impl DnsArgs {
                 resolver.map_err(|error| Failure::new(format!("{error} (--resolver IP:PORT)")))?,
             ));
         };
-        let shown = path.display();
-        let text =
-            std::fs::read_to_string(path).map_err(|error| Failure::new(format!("{shown}: {error}")))?;
-        let zone = MemoryZone::parse(&text).map_err(|error| Failure::new(format!("{shown}: {error}")))?;
-        Ok(Arc::new(zone))
+        zone(path)
     }
+}
+
+/// A resolver that answers from a zone file.
+pub(super) fn zone(path: &Path) -> Result<Arc<dyn Resolver>, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::new(format!("{shown}: {error}")))?;
+    let zone = MemoryZone::parse(&text).map_err(|error| Failure::new(format!("{shown}: {error}")))?;
+    Ok(Arc::new(zone))
 }
 
 /// `postwright lookup NAME TYPE`.

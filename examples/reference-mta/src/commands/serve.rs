@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use postwright::authentication::{Authenticate, Enforcement};
 use postwright::core::dns::{HickoryConfig, HickoryResolver};
 use postwright::core::{
     Answer, BoxFuture, Clock, DnsError, Domain, Host, Name, RecordKind, Resolver, SystemClock, SystemEntropy,
     World,
 };
+use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
 use postwright::queue::{Durability, EmbeddedOptions, EmbeddedSpool, SyncLevel};
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_server::{Server, ServerConfig};
-use postwright::{Metrics, Mta, Relay, Routes};
+use postwright::{MessagePolicy, Metrics, Mta, Relay, Routes, SignOriginated};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{Failure, output};
-use crate::config::{Config, Listener, Network, Role, SmartHost};
+use crate::config::{Config, Dmarc, Listener, Network, Role, SmartHost};
 use crate::{certificate, log, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
@@ -145,7 +147,8 @@ fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Re
     routes.mx_port = config.delivery.port;
     routes.rules.prohibit_private = !config.delivery.private_addresses;
     routes.rules.own_names = vec![config.hostname.clone()];
-    Ok(Mta::builder(config.hostname.clone(), world, Arc::new(spool), client)
+    let policies = policies(config, &world)?;
+    let mut builder = Mta::builder(config.hostname.clone(), world, Arc::new(spool), client)
         .relay(relay)
         .routes(routes)
         .settings(|settings| {
@@ -158,14 +161,22 @@ fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Re
             settings.drain_timeout = config.limits.drain;
         })
         .observer(metrics)
-        .observer(Arc::new(log::Events))
-        .build())
+        .observer(Arc::new(log::Events));
+    for policy in policies {
+        builder = builder.policy(policy);
+    }
+    Ok(builder.build())
 }
 
-/// The system's resolver. A smart host at an address needs none: a machine without DNS may still relay.
+/// Who answers DNS questions. A smart host at an address needs nobody: a machine without DNS may still relay.
 fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
+    if let Some(path) = &config.dns.zone {
+        return super::dns::zone(path);
+    }
     let at_an_address = matches!(&config.delivery.smart_host, Some(SmartHost { host: Host::Literal(_), .. }));
-    match HickoryResolver::new(&HickoryConfig::default()) {
+    let mut settings = HickoryConfig::default();
+    settings.servers.clone_from(&config.dns.servers);
+    match HickoryResolver::new(&settings) {
         Ok(resolver) => Ok(Arc::new(resolver)),
         Err(error) if at_an_address => {
             tracing::warn!(%error, "there is no DNS; the smart host's address is enough");
@@ -173,6 +184,35 @@ fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
         }
         Err(error) => Err(Failure::new(error)),
     }
+}
+
+/// Checks what strangers send, then signs what we originate.
+fn policies(config: &Config, world: &World) -> Result<Vec<Arc<dyn MessagePolicy>>, Failure> {
+    let mut policies: Vec<Arc<dyn MessagePolicy>> = Vec::new();
+    if config.authentication.check {
+        let enforcement = match config.authentication.dmarc {
+            Dmarc::Observe => Enforcement::Observe,
+            Dmarc::Mark => Enforcement::Mark,
+            Dmarc::Reject => Enforcement::Reject,
+        };
+        let (name, resolver, clock) = (config.hostname.clone(), world.resolver.clone(), world.clock.clone());
+        policies.push(Arc::new(Authenticate::new(name, resolver, clock, enforcement)));
+    }
+    if !config.dkim.is_empty() {
+        let mut keys = MemoryKeyStore::new();
+        for key in &config.dkim {
+            let wrong = |what: &dyn std::fmt::Display| Failure::new(format!("{}: {what}", key.key.display()));
+            let file = std::fs::read(&key.key).map_err(|error| wrong(&error))?;
+            let private = SigningKey::read(Provider::ring(), &file).map_err(|error| wrong(&error))?;
+            let selector = key.selector.parse().map_err(|error| wrong(&error))?;
+            keys.insert(
+                Signer::new(private, key.domain.clone(), selector).map_err(|error| wrong(&error))?,
+                None,
+            );
+        }
+        policies.push(Arc::new(SignOriginated::new(Arc::new(keys), world.clock.clone())));
+    }
+    Ok(policies)
 }
 
 /// Knows nothing, and says so: no answer is no reason to bounce.

@@ -12,7 +12,7 @@ mod schema;
 use std::path::Path;
 
 pub(crate) use network::Network;
-pub(crate) use schema::{Config, DEFAULT_TEXT, Listener, Role, SmartHost};
+pub(crate) use schema::{Config, DEFAULT_TEXT, Dmarc, Listener, Role, SmartHost};
 
 use crate::commands::Failure;
 

@@ -25,6 +25,9 @@ pub(crate) struct Config {
     pub(crate) delivery: Delivery,
     pub(crate) retry: Retry,
     pub(crate) limits: Limits,
+    pub(crate) dns: Dns,
+    pub(crate) authentication: Authentication,
+    pub(crate) dkim: Vec<DkimKey>,
 }
 
 impl Default for Config {
@@ -41,8 +44,53 @@ impl Default for Config {
             delivery: Delivery::default(),
             retry: Retry::default(),
             limits: Limits::default(),
+            dns: Dns::default(),
+            authentication: Authentication::default(),
+            dkim: Vec::new(),
         }
     }
+}
+
+/// Where DNS answers come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Dns {
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) zone: Option<PathBuf>,
+}
+
+/// What is done with mail from strangers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Authentication {
+    pub(crate) check: bool,
+    pub(crate) dmarc: Dmarc,
+}
+
+impl Default for Authentication {
+    fn default() -> Self {
+        Authentication { check: true, dmarc: Dmarc::default() }
+    }
+}
+
+/// How far DMARC policies of others are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Dmarc {
+    #[default]
+    Observe,
+    Mark,
+    Reject,
+}
+
+/// A key that signs for a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DkimKey {
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) domain: Domain,
+    pub(crate) selector: String,
+    pub(crate) key: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
