@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use postwright_core::{Domain, Instant, Mailbox, MemoryZone, Name, Record, ReversePath, Timestamp};
 use postwright_dkim::arc::ArcVerifier;
-use postwright_dkim::{KeyRecord, Verifier};
+use postwright_dkim::{BodyCanon, Canon, KeyRecord, Verifier, relaxed_field};
 use postwright_shaping::Rules;
 use postwright_smtp_proto::command::{
     Command, MailParameters, RcptParameters, decode_utf8_address, decode_xtext,
@@ -36,6 +36,8 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("server_session", server_session),
     ("dkim_verify", dkim_verify),
     ("dkim_key", dkim_key),
+    ("dkim_signature", dkim_signature),
+    ("dkim_canon", dkim_canon),
     ("arc", arc),
     ("spf_record", spf_record),
     ("spf_check", spf_check),
@@ -237,6 +239,30 @@ fn at_once<F: Future>(work: F) -> F::Output {
         std::task::Poll::Ready(output) => output,
         std::task::Poll::Pending => panic!("a memory zone answers at once"),
     }
+}
+
+/// The data is the signature field; the rest of the message is as plain as can be.
+fn dkim_signature(data: &[u8]) {
+    dkim_verify(&[b"From: a@example.org\r\nDKIM-Signature:", data, b"\r\n\r\nbody\r\n"].concat());
+}
+
+/// Octet by octet and in one piece, the canonical bodies are the same, and a canonical body is its own canonical form.
+fn dkim_canon(data: &[u8]) {
+    for kind in [Canon::Simple, Canon::Relaxed] {
+        let canonical = |pieces: std::slice::Chunks<'_, u8>| {
+            let (mut body, mut out) = (BodyCanon::new(kind), Vec::new());
+            pieces.for_each(|piece| body.feed(piece, &mut |octets| out.extend_from_slice(octets)));
+            body.finish(&mut |octets| out.extend_from_slice(octets));
+            out
+        };
+        let whole = canonical(data.chunks(usize::MAX));
+        assert_eq!(canonical(data.chunks(1)), whole);
+        assert_eq!(canonical(whole.chunks(usize::MAX)), whole);
+    }
+    let (mut once, mut twice) = (Vec::new(), Vec::new());
+    relaxed_field(data, &mut once);
+    relaxed_field(&once, &mut twice);
+    assert_eq!(once, twice);
 }
 
 fn dkim_key(data: &[u8]) {
