@@ -19,6 +19,7 @@ mod shaping;
 mod sink;
 mod spf;
 mod spool;
+mod suppress;
 mod tlsrpt;
 mod warmup;
 
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Arc(arc::Arc),
     /// Verifies and makes DKIM signatures, and makes keys.
     Dkim(dkim::Dkim),
+    /// Keeps a list of addresses that get no more mail.
+    Suppress(suppress::Suppress),
     /// Says what refusals mean.
     Bounce(bounce::Bounce),
     /// Looks up DNS records as the crates see them, from a zone file or a real server.
@@ -75,6 +78,7 @@ impl Command {
             Command::Config(command) => command.run(),
             Command::Arc(command) => command.run(),
             Command::Dkim(command) => command.run(),
+            Command::Suppress(command) => command.run(),
             Command::Bounce(command) => command.run(),
             Command::Lookup(command) => command.run(),
             Command::Shaping(command) => command.run(),

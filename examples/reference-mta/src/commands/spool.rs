@@ -106,7 +106,10 @@ impl Found {
 }
 
 /// Reads everything there is and hands on what is whole.
-fn walk(spool: &EmbeddedSpool, mut each: impl FnMut(Record) -> Result<(), Failure>) -> Result<Found, Failure> {
+fn walk(
+    spool: &EmbeddedSpool,
+    mut each: impl FnMut(Record) -> Result<(), Failure>,
+) -> Result<Found, Failure> {
     let failed = |error: SpoolError| Failure::new(error);
     let mut found = Found::default();
     for item in block_on(spool.scan(Scan::Controls))?.map_err(failed)?.items {
