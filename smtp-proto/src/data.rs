@@ -88,21 +88,24 @@ impl DotDecoder {
 /// line start and before a CR whose LF has not come. `None`: a bare CR, a bare LF or a NUL; nothing of such a piece
 /// is handed out, since its message is refused anyway.
 fn scan(body: &[u8]) -> Option<(usize, bool)> {
-    let mut from = 0;
-    while let Some(found) = memchr::memchr3(b'\r', b'\n', 0, body.get(from..)?) {
-        let at = from + found;
-        match (body.get(at), body.get(at + 1)) {
-            (Some(b'\r'), Some(b'\n')) => {}
-            (Some(b'\r'), None) => return Some((at, false)),
-            _ => return None,
-        }
-        from = at + 2;
-        if body.get(from) == Some(&b'.') {
-            return Some((from, true));
-        }
-    }
-    // Everything is clean. `from` is where the last line begins.
-    Some((body.len(), from == body.len() && from > 0))
+    let dot = memchr::memmem::find(body, b"\n.");
+    let piece = match dot {
+        Some(at) => body.get(..=at)?,
+        None => body.strip_suffix(b"\r").unwrap_or(body),
+    };
+    if is_clean(piece) { Some((piece.len(), piece.ends_with(b"\n"))) } else { None }
+}
+
+/// Whether CR and LF come only as pairs, and NUL not at all. The loop has no exit, so that it runs on many octets at a
+/// time.
+fn is_clean(piece: &[u8]) -> bool {
+    let followers = piece.get(1..).unwrap_or_default();
+    let pairs = piece.iter().zip(followers);
+    let broken = pairs.fold(0, |broken, (a, b)| {
+        broken | (u8::from(*a == b'\r') ^ u8::from(*b == b'\n')) | u8::from(*a == 0)
+    });
+    // The first octet has no one before it and the last no one behind it.
+    broken == 0 && piece.first() != Some(&b'\n') && !matches!(piece.last(), Some(b'\r' | 0))
 }
 
 #[cfg(test)]
