@@ -19,9 +19,10 @@ use tokio_postgres::{Config, NoTls};
 /// Where the server's programs are: unpacked beside the build, or installed.
 fn programs() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-    let mut found: Vec<PathBuf> = ["target/peers/root/usr/lib/postgresql", "/usr/lib/postgresql"]
+    let unpacked = root.join("target").join("peers").join("root").join("usr/lib/postgresql");
+    let mut found: Vec<PathBuf> = [unpacked, PathBuf::from("/usr/lib/postgresql")]
         .iter()
-        .filter_map(|place| std::fs::read_dir(root.join(place)).ok())
+        .filter_map(|place| std::fs::read_dir(place).ok())
         .flat_map(|entries| entries.flatten().map(|entry| entry.path().join("bin")))
         .filter(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
         .collect();
