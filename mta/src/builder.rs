@@ -9,7 +9,7 @@ use postwright_queue::{Spool, SpoolId};
 use postwright_smtp_client::Client;
 use postwright_smtp_proto::client::Config as ClientConfig;
 
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, MtaSts};
 use crate::event::Observers;
 use crate::intake::Intake;
 use crate::pipeline::{self, Arrival};
@@ -28,6 +28,7 @@ pub struct Builder {
     routes: Routes,
     observers: Observers,
     policies: Vec<Arc<dyn MessagePolicy>>,
+    sts: Option<MtaSts>,
     settings: Settings,
 }
 
@@ -62,6 +63,13 @@ impl Builder {
         self
     }
 
+    /// Keeps to the MTA-STS policies of other domains (RFC 8461), which needs a way to fetch them over HTTPS.
+    /// Without it only DANE and what is configured counts.
+    pub fn mta_sts(mut self, sts: MtaSts) -> Builder {
+        self.sts = Some(sts);
+        self
+    }
+
     /// Adds a word on whole messages: it is asked after those that were added before.
     pub fn policy(mut self, policy: Arc<dyn MessagePolicy>) -> Builder {
         self.policies.push(policy);
@@ -80,6 +88,7 @@ impl Builder {
             routes,
             observers,
             policies,
+            sts,
             settings,
         } = self;
         let mut config = SchedulerConfig::default();
@@ -91,7 +100,7 @@ impl Builder {
         let postmaster =
             Mailbox::quote("postmaster", hostname.clone()).expect("a short local part at a domain");
         let composer = Composer::new(hostname.clone(), postmaster);
-        let delivery = Delivery::new(client, routes, world.clone(), &client_config);
+        let delivery = Delivery::new(client, routes, world.clone(), client_config, sts);
         let parts = Parts {
             hostname,
             world,
@@ -129,6 +138,7 @@ impl Mta {
             routes: Routes::mx(),
             observers: Observers::default(),
             policies: Vec::new(),
+            sts: None,
             settings: Settings::default(),
         }
     }

@@ -58,6 +58,7 @@ mod signing;
 mod system;
 
 pub use builder::{Builder, Mta};
+pub use delivery::MtaSts;
 pub use event::{Event, Observer};
 pub use intake::{Intake, Reception};
 pub use metrics::{Counts, Metrics};

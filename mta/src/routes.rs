@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use postwright_core::{Domain, Host};
+use postwright_smtp_client::policy::Level;
 use postwright_smtp_client::route::Rules;
-use postwright_smtp_proto::client::StartTls;
 
 /// How mail for one host travels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,8 +19,8 @@ pub enum Via {
         host: Host,
         /// Its port.
         port: u16,
-        /// Whether TLS is used on the way.
-        starttls: StartTls,
+        /// What is asked of TLS on the way.
+        tls: Level,
     },
 }
 
@@ -36,6 +36,8 @@ pub enum Via {
 pub struct Routes {
     default: Via,
     domains: BTreeMap<Domain, Via>,
+    /// What is asked of TLS to MX hosts where their domain publishes no policy: trying.
+    pub tls: Level,
     /// The port of MX hosts: 25, unless the network says otherwise.
     pub mx_port: u16,
     /// What MX look-ups have to keep to.
@@ -45,12 +47,18 @@ pub struct Routes {
 impl Routes {
     /// Everything by MX.
     pub fn mx() -> Routes {
-        Routes { default: Via::Mx, domains: BTreeMap::new(), mx_port: 25, rules: Rules::default() }
+        Routes {
+            default: Via::Mx,
+            domains: BTreeMap::new(),
+            tls: Level::default(),
+            mx_port: 25,
+            rules: Rules::default(),
+        }
     }
 
     /// Everything to one host, with TLS if it offers it.
     pub fn smart_host(host: Host, port: u16) -> Routes {
-        Routes { default: Via::SmartHost { host, port, starttls: StartTls::Opportunistic }, ..Routes::mx() }
+        Routes { default: Via::SmartHost { host, port, tls: Level::Opportunistic }, ..Routes::mx() }
     }
 
     /// Sends mail for one domain another way.

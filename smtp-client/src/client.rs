@@ -151,8 +151,9 @@ fn is_open_question(report: &Report) -> bool {
     })
 }
 
-/// Whether the session ended before anything was decided: on a connection that was idle, a matter of its age.
-pub(crate) fn is_lost(report: &Report) -> bool {
+/// Whether the session ended before anything was decided: on a connection that was idle, a matter of its age and no
+/// reason to fail. The message goes out on another one.
+pub fn is_lost(report: &Report) -> bool {
     report.statuses.iter().all(|status| {
         status.outcome == Outcome::Delayed && status.phase < Phase::Body && is_end_of_session(status)
     })

@@ -72,7 +72,7 @@ pub mod tls;
 #[cfg(feature = "tls-reports")]
 pub mod tlsrpt;
 
-pub use client::{Client, targets};
+pub use client::{Client, is_lost, targets};
 pub use connect::{BoxIo, Connector, Target, TcpConnector};
 #[cfg(feature = "sasl")]
 pub use connection::Account;
