@@ -163,6 +163,9 @@ pub(crate) fn words(path: &str, text: &str) -> Vec<String> {
         concat!("deb.debian", ".org"),
         concat!("registry.npm", "js"),
     ];
-    let found = strangers.iter().filter(|word| text.contains(**word));
+    // At the beginning of a path only: `target/peers/root/usr` is ours.
+    let begins =
+        |at: usize| !text[..at].ends_with(|before: char| before.is_alphanumeric() || "_-.}".contains(before));
+    let found = strangers.iter().filter(|word| text.match_indices(**word).any(|(at, _)| begins(at)));
     found.map(|word| format!("{path} names {word:?}, which is nobody else's business")).collect()
 }

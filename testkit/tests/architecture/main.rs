@@ -225,4 +225,5 @@ fn wrong_files_are_found_out() {
     let path = ["", "wo", "rk", "x"].concat();
     assert_none(&check::words("a.md", &path));
     assert_eq!(check::words("a.md", &["/wo", "rk/x"].concat()).len(), 1);
+    assert_none(&check::words("a.md", &["peers/ro", "ot/usr"].concat()));
 }
