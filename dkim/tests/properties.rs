@@ -124,6 +124,10 @@ proptest! {
         let at = place.index(signed.len());
         // Received and X- fields are not signed.
         let unsigned = field_at(&signed, at).is_some_and(|name| name.starts_with("x-") || name == "received");
+        // Nor is the empty line: without a body behind it, what it is changed into is one more unsigned line.
+        let end = signed.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 2;
+        let bodiless = naive::simple_body(&signed[end + 2..]) == b"\r\n";
+        let unsigned = unsigned || (bodiless && (end..end + 2).contains(&at));
         signed[at] ^= 1 << bit;
         let passes = verify(&Verifier::default(), &signed, &zone).iter().any(|result| result.is_pass());
         prop_assert!(unsigned || !passes, "octet {at} bit {bit} of {}", String::from_utf8_lossy(&signed));
