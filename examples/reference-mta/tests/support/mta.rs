@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -31,15 +31,41 @@ impl Mta {
         Mta::spawn(command)
     }
 
+    /// Starts `serve` with a configuration file; if it ends instead of listening, its status and its complaint.
+    pub fn try_with_config(file: &Path) -> Result<Mta, (ExitStatus, String)> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
+        command.args(["serve", "--config"]).arg(file);
+        let complaint = tempfile::NamedTempFile::new().unwrap();
+        command.stderr(complaint.reopen().unwrap());
+        let (mut child, address) = Mta::begin(command);
+        match address.recv_timeout(Duration::from_secs(30)) {
+            Ok(address) => Ok(Mta { child, address }),
+            Err(_) => {
+                // Its output is closed, or it hangs: killing it tells by the status.
+                let _ = child.kill();
+                let status = child.wait().unwrap();
+                Err((status, std::fs::read_to_string(complaint.path()).unwrap()))
+            }
+        }
+    }
+
     /// Starts any command that ends up as `serve`, and waits until it listens.
     pub fn spawn(mut command: Command) -> Mta {
-        let mut child = command
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
+        command.stderr(Stdio::inherit());
+        let (mut child, address) = Mta::begin(command);
+        match address.recv_timeout(Duration::from_secs(30)) {
+            Ok(address) => Mta { child, address },
+            Err(_) => {
+                let _ = child.kill();
+                panic!("the MTA did not print `listening on ADDRESS` within 30 s: {:?}", child.wait());
+            }
+        }
+    }
+
+    /// The child, and where its address will come; the sender is dropped when the child's output ends.
+    fn begin(mut command: Command) -> (Child, mpsc::Receiver<SocketAddr>) {
+        let mut child =
+            command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (found, address) = mpsc::channel();
         // The thread ends with the child, whose end closes the pipe.
@@ -50,13 +76,7 @@ impl Mta {
                 }
             }
         });
-        match address.recv_timeout(Duration::from_secs(30)) {
-            Ok(address) => Mta { child, address },
-            Err(_) => {
-                let _ = child.kill();
-                panic!("the MTA did not print `listening on ADDRESS` within 30 s: {:?}", child.wait());
-            }
-        }
+        (child, address)
     }
 
     pub fn pid(&self) -> u32 {
@@ -70,7 +90,7 @@ impl Mta {
     }
 
     /// SIGTERM, and the exit status once it has drained.
-    pub fn terminate(mut self, limit: Duration) -> std::process::ExitStatus {
+    pub fn terminate(mut self, limit: Duration) -> ExitStatus {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
         let mut status = None;
