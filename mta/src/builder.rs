@@ -14,7 +14,7 @@ use crate::event::Observers;
 use crate::intake::Intake;
 use crate::pipeline::{self, Arrival};
 use crate::system::{Parts, System};
-use crate::{MessagePolicy, Observer, Relay, Routes, Settings, dispatch};
+use crate::{MessagePolicy, Observer, Pace, Relay, Routes, Settings, dispatch};
 
 /// Collects the parts of an [`Mta`].
 #[must_use = "call build()"]
@@ -29,6 +29,7 @@ pub struct Builder {
     observers: Observers,
     policies: Vec<Arc<dyn MessagePolicy>>,
     sts: Option<MtaSts>,
+    pace: Option<Arc<dyn Pace>>,
     settings: Settings,
 }
 
@@ -63,6 +64,13 @@ impl Builder {
         self
     }
 
+    /// Asks before each attempt whether the receiver may be sent to now. Without it the limits of
+    /// [`Settings`] are all there is.
+    pub fn pace(mut self, pace: Arc<dyn Pace>) -> Builder {
+        self.pace = Some(pace);
+        self
+    }
+
     /// Keeps to the MTA-STS policies of other domains (RFC 8461), which needs a way to fetch them over HTTPS.
     /// Without it only DANE and what is configured counts.
     pub fn mta_sts(mut self, sts: MtaSts) -> Builder {
@@ -89,6 +97,7 @@ impl Builder {
             observers,
             policies,
             sts,
+            pace,
             settings,
         } = self;
         let mut config = SchedulerConfig::default();
@@ -111,6 +120,7 @@ impl Builder {
             composer,
             observers,
             policies,
+            pace,
             settings,
         };
         Mta { system: Arc::new(System::new(parts)) }
@@ -139,6 +149,7 @@ impl Mta {
             observers: Observers::default(),
             policies: Vec::new(),
             sts: None,
+            pace: None,
             settings: Settings::default(),
         }
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postwright_core::Timestamp;
-use postwright_queue::Want;
 use postwright_queue::scheduler::{Effect, Next, RouteQuery, Site};
+use postwright_queue::{Change, Item, Scan, SpoolError, Want};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
@@ -44,7 +44,12 @@ pub(crate) async fn run(system: Arc<System>, stop: impl Future<Output = ()>) {
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => note(ended),
             () = system.wake.notified() => {}
             () = wait(&system, until) => {}
-            _ = tidy.tick() => system.delivery.tidy(false).await,
+            _ = tidy.tick() => {
+                system.delivery.tidy(false).await;
+                if let Err(error) = claim(&system).await {
+                    system.spool_failed("looking for revived messages", &error);
+                }
+            }
         }
     }
     let drained = async {
@@ -94,21 +99,14 @@ fn route(system: &System, query: &RouteQuery) {
     system.scheduler().routed(query.id, site, now + system.settings.route_cache);
 }
 
-/// Everything that is in the spool goes to the scheduler.
+/// Everything that is in the spool goes to the scheduler: first the operator's orders, then the messages.
 async fn load(system: &System) {
+    restore_orders(system).await;
     let mut messages = 0;
     loop {
-        let now = system.world.clock.now();
-        let want = Want { limit: CLAIM, horizon: Duration::MAX };
-        match system.spool.claim(now, want).await {
-            Ok(claimed) if claimed.is_empty() => break,
-            Ok(claimed) => {
-                messages += claimed.len();
-                let mut scheduler = system.scheduler();
-                for one in claimed {
-                    scheduler.restore(&one, now);
-                }
-            }
+        match claim(system).await {
+            Ok(0) => break,
+            Ok(claimed) => messages += claimed,
             Err(error) => {
                 system.spool_failed("reading the queue", &error);
                 sleep(system.settings.spool_pause).await;
@@ -117,6 +115,52 @@ async fn load(system: &System) {
     }
     let damaged = usize::try_from(system.spool.health().quarantined).unwrap_or(usize::MAX);
     system.observers.tell(Event::Loaded { messages, damaged });
+}
+
+async fn restore_orders(system: &System) {
+    let page = loop {
+        match system.spool.scan(Scan::Controls).await {
+            Ok(page) => break page,
+            Err(error) => {
+                system.spool_failed("reading the operator's orders", &error);
+                sleep(system.settings.spool_pause).await;
+            }
+        }
+    };
+    let now = system.world.clock.now();
+    let mut effects = Vec::new();
+    for item in page.items {
+        if let Item::Control { key, value } = item {
+            match system.scheduler().restore_order(&key, &value, now) {
+                Ok(wanted) => effects.extend(wanted),
+                Err(error) => {
+                    let what = format!("the order {key:?} cannot be read and has no effect: {error}");
+                    system.observers.tell(Event::Damaged { what: &what });
+                }
+            }
+        }
+    }
+    pipeline::carry_out(system, effects, None).await;
+}
+
+/// Takes over messages that nobody works on: all of them at the start, later what a recovery of the spool revived.
+/// What turns out to be done is removed.
+async fn claim(system: &System) -> Result<usize, SpoolError> {
+    let now = system.world.clock.now();
+    let claimed = system.spool.claim(now, Want { limit: CLAIM, horizon: Duration::MAX }).await?;
+    let mut done = Vec::new();
+    {
+        let mut scheduler = system.scheduler();
+        for one in &claimed {
+            if !scheduler.contains(one.claim.id) && !scheduler.restore(one, now) {
+                done.push(Change::Remove { claim: one.claim });
+            }
+        }
+    }
+    if !done.is_empty() {
+        system.spool.commit(done).await?;
+    }
+    Ok(claimed.len())
 }
 
 /// Until a moment of the world's clock; for ever if there is none.

@@ -45,6 +45,7 @@ mod dispatch;
 mod event;
 mod intake;
 mod metrics;
+mod pace;
 mod pipeline;
 mod policy;
 mod received;
@@ -62,6 +63,9 @@ pub use delivery::MtaSts;
 pub use event::{Event, Observer};
 pub use intake::{Intake, Reception};
 pub use metrics::{Counts, Metrics};
+#[cfg(feature = "shaping")]
+pub use pace::Shaped;
+pub use pace::{Departure, NotNow, Pace, Pass};
 pub use policy::{MessagePolicy, Visit};
 pub use relay::{RecipientCheck, Relay, Trusts};
 pub use routes::{Routes, Via};

@@ -32,7 +32,7 @@ use postwright_queue::{Change, Entry, SpoolError, SpoolId};
 
 use crate::received::Trace;
 use crate::system::System;
-use crate::{Event, Visit};
+use crate::{Departure, Event, NotNow, Visit};
 
 /// Who hands a message in, and how.
 pub(crate) struct Arrival<'a> {
@@ -111,7 +111,13 @@ pub(crate) async fn attempt(system: &System, attempt: &Attempt) -> Attempted {
         Err(error) => return Attempted { result: unreadable(system, attempt, &error), body: None },
     };
     let statuses = match attempt.task {
-        Task::Deliver => deliver(system, attempt, &loaded.entry, loaded.body.clone()).await,
+        Task::Deliver => match shaped(system, attempt, &loaded.entry, loaded.body.clone()).await {
+            Ok(statuses) => statuses,
+            Err(NotNow { until, because }) => {
+                let result = AttemptResult::Postponed { until, scope: Scope::Lane, because };
+                return Attempted { result, body: None };
+            }
+        },
         Task::Expire | Task::Warn | Task::Cancel => Vec::new(),
     };
     let result = AttemptResult::Finished { entry: Box::new(loaded.entry), statuses };
@@ -133,6 +139,28 @@ fn unreadable(system: &System, attempt: &Attempt, error: &SpoolError) -> Attempt
             }
         }
     }
+}
+
+/// Delivers when the pace allows it, and tells the pace what came of it while its pass is still held.
+async fn shaped(
+    system: &System,
+    attempt: &Attempt,
+    entry: &Entry,
+    body: Message,
+) -> Result<Vec<DeliveryStatus>, NotNow> {
+    let (Some(pace), Some(domain)) = (&system.pace, attempt.lane.host.domain()) else {
+        return Ok(deliver(system, attempt, entry, body).await);
+    };
+    let (tenant, stream) = (&*attempt.lane.tenant, &*attempt.lane.stream);
+    let departure = Departure { domain, tenant, stream, octets: entry.size };
+    let pass = pace.admit(departure, system.world.clock.now())?;
+    let statuses = deliver(system, attempt, entry, body).await;
+    let now = system.world.clock.now();
+    for status in &statuses {
+        pace.observe(departure, status, now);
+    }
+    drop(pass);
+    Ok(statuses)
 }
 
 /// One status for each of the attempt's recipients.

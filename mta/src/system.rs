@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::delivery::Delivery;
 use crate::event::Observers;
-use crate::{Event, MessagePolicy, Relay, Settings};
+use crate::{Event, MessagePolicy, Pace, Relay, Settings};
 
 pub(crate) struct System {
     pub(crate) hostname: Domain,
@@ -24,6 +24,7 @@ pub(crate) struct System {
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
     pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
+    pub(crate) pace: Option<Arc<dyn Pace>>,
     pub(crate) settings: Settings,
 }
 
@@ -38,6 +39,7 @@ pub(crate) struct Parts {
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
     pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
+    pub(crate) pace: Option<Arc<dyn Pace>>,
     pub(crate) settings: Settings,
 }
 
@@ -53,6 +55,7 @@ impl System {
             composer,
             observers,
             policies,
+            pace,
             settings,
         } = parts;
         let (scheduler, wake) = (Mutex::new(scheduler), Notify::new());
@@ -67,6 +70,7 @@ impl System {
             composer,
             observers,
             policies,
+            pace,
             settings,
         }
     }

@@ -5,18 +5,19 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright::core::{
-    BoxFuture, Domain, Envelope, Mailbox, MemoryZone, Message, Recipient, Refusal, SeededEntropy,
-    SystemClock, World,
+    BoxFuture, DeliveryStatus, Domain, Envelope, Mailbox, MemoryZone, Message, Outcome, Recipient, Refusal,
+    SeededEntropy, SystemClock, Timestamp, World,
 };
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::sts::{Fetch, Fetched, MemoryStore};
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, TcpConnector, Trust};
 use postwright::smtp_server::{Accepted, Counters, Handler, Server, ServerConfig, Session};
-use postwright::{Event, Mta, MtaSts, Observer};
+use postwright::{Departure, Event, Mta, MtaSts, NotNow, Observer, Pace, Pass};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -111,6 +112,17 @@ impl Fetch for OnePolicy {
 /// Sends one message to `joe@example.test` through a system on this zone, with `mx.example.test` at 192.0.2.1, and
 /// says what became of it first. Everything is stopped and counted before it returns.
 async fn send(zone: &str, there: &Receiver, sts: Option<&'static str>, require_tls: bool) -> Fate {
+    send_at(zone, there, sts, require_tls, None).await
+}
+
+/// The same at a pace.
+async fn send_at(
+    zone: &str,
+    there: &Receiver,
+    sts: Option<&'static str>,
+    require_tls: bool,
+    pace: Option<Arc<dyn Pace>>,
+) -> Fate {
     let world = World {
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(SeededEntropy::new(1)),
@@ -126,6 +138,9 @@ async fn send(zone: &str, there: &Receiver, sts: Option<&'static str>, require_t
         client.with_connector(Arc::new(network)),
     )
     .observer(Arc::new(Told(tell)));
+    if let Some(pace) = pace {
+        builder = builder.pace(pace);
+    }
     if let Some(policy) = sts {
         builder = builder
             .mta_sts(MtaSts { fetch: Arc::new(OnePolicy(policy)), store: Arc::new(MemoryStore::default()) });
@@ -233,4 +248,39 @@ async fn five_answers_of_dns_have_five_fates() {
         let (what, code, _) = send(zone, &there, None, false).await;
         assert_eq!((what, code.as_str()), (fate, status), "{zone}");
     }
+}
+
+/// Says "not now" twice, then yes; counts what it hears and the passes that came back.
+#[derive(Default)]
+struct Slow {
+    asked: AtomicUsize,
+    heard: AtomicUsize,
+    passes: Arc<()>,
+}
+
+impl Pace for Slow {
+    fn admit(&self, departure: Departure<'_>, now: Timestamp) -> Result<Pass, NotNow> {
+        assert_eq!(departure.domain.as_str(), "example.test");
+        match self.asked.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => Err(NotNow { until: now + Duration::from_millis(50), because: "told to".into() }),
+            _ => Ok(Box::new(self.passes.clone())),
+        }
+    }
+
+    fn observe(&self, _: Departure<'_>, status: &DeliveryStatus, _: Timestamp) {
+        assert_eq!(Arc::strong_count(&self.passes), 2, "heard while the pass is held");
+        assert_eq!(status.outcome, Outcome::Delivered);
+        self.heard.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_pace_puts_off_without_costing_a_try() {
+    let there = receiver("mx.example.test").await;
+    let pace = Arc::new(Slow::default());
+    // The first fate that is told is the delivery: being put off is no deferral.
+    let fate = send_at(MX, &there, None, false, Some(pace.clone())).await;
+    assert_eq!(fate.0, "delivered");
+    assert_eq!((pace.asked.load(Ordering::SeqCst), pace.heard.load(Ordering::SeqCst)), (3, 1));
+    assert_eq!(Arc::strong_count(&pace.passes), 1, "the pass came back");
 }

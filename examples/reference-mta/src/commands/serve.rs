@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use clap::Args;
 use postwright::authentication::{Authenticate, Enforcement};
+use postwright::bounce::classify::Classifier;
 use postwright::core::dns::{HickoryConfig, HickoryResolver};
 use postwright::core::{
-    Answer, BoxFuture, Clock, DnsError, Domain, Host, Name, RecordKind, Resolver, SystemClock, SystemEntropy,
-    World,
+    Answer, BoxFuture, Clock, DnsError, Domain, Host, Mailbox, Name, RecordKind, Resolver, SystemClock,
+    SystemEntropy, World,
 };
 use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
 use postwright::queue::{Durability, EmbeddedOptions, EmbeddedSpool, SyncLevel};
+use postwright::shaping::{MemoryTokenStore, Policy, Shaper};
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_server::{Server, ServerConfig};
-use postwright::{MessagePolicy, Metrics, Mta, Relay, Routes, SignOriginated};
+use postwright::{MessagePolicy, Metrics, Mta, Relay, Routes, Shaped, SignOriginated};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -160,6 +162,7 @@ fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Re
             settings.queued = config.limits.queued;
             settings.drain_timeout = config.limits.drain;
         })
+        .pace(Arc::new(Shaped::new(shaper(config)?, Arc::new(Classifier::built_in()))))
         .observer(metrics)
         .observer(Arc::new(log::Events));
     for policy in policies {
@@ -184,6 +187,15 @@ fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
         }
         Err(error) => Err(Failure::new(error)),
     }
+}
+
+/// The limits by receiver.
+fn shaper(config: &Config) -> Result<Arc<Shaper>, Failure> {
+    let policy = match &config.delivery.shaping {
+        Some(path) => super::shaping::load(Some(path))?.policy,
+        None => Policy::built_in(),
+    };
+    Ok(Arc::new(Shaper::new(policy, Arc::new(MemoryTokenStore::new()))))
 }
 
 /// Checks what strangers send, then signs what we originate.
@@ -228,6 +240,8 @@ fn server_config(config: &Config, listener: &Listener) -> Result<ServerConfig, F
     let mut server = ServerConfig::new(Host::Domain(config.hostname.clone())).with_session(|session| {
         session.limits.message_size = config.limits.message_size;
         session.limits.recipients = config.limits.recipients;
+        // RFC 5321 4.5.1: mail for the bare postmaster is always taken.
+        session.postmaster = Mailbox::quote("postmaster", config.hostname.clone()).ok();
     });
     server.connections = config.limits.connections;
     server.connections_per_ip = config.limits.connections_per_ip;

@@ -85,7 +85,7 @@ impl Shaping {
 }
 
 /// The rules in a file, or the built-in ones.
-fn load(file: Option<&std::path::Path>) -> Result<Rules, Failure> {
+pub(super) fn load(file: Option<&std::path::Path>) -> Result<Rules, Failure> {
     let text = match file {
         None => String::new(),
         Some(file) => std::fs::read_to_string(file)

@@ -161,6 +161,7 @@ pub(crate) struct Delivery {
     pub(crate) connections_per_site: usize,
     pub(crate) port: u16,
     pub(crate) private_addresses: bool,
+    pub(crate) shaping: Option<PathBuf>,
 }
 
 impl Default for Delivery {
@@ -171,6 +172,7 @@ impl Default for Delivery {
             connections_per_site: 10,
             port: 25,
             private_addresses: false,
+            shaping: None,
         }
     }
 }
