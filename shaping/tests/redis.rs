@@ -35,7 +35,9 @@ impl Drop for Server {
 #[allow(clippy::print_stderr, reason = "a skipped suite says so")]
 fn program() -> Option<PathBuf> {
     let root = FilePath::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-    let unpacked = root.join("target/peers/root/usr/bin/redis-server");
+    let unpacked = ["target", "peers", "root", "usr", "bin", "redis-server"]
+        .iter()
+        .fold(root.to_path_buf(), |path, part| path.join(part));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::iter::once(unpacked)
         .chain(std::env::split_paths(&path).map(|folder| folder.join("redis-server")))
