@@ -147,6 +147,7 @@ fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
                 mail.to.push(path(&text));
                 say("250 ok")?;
             }
+            "DATA" if mail.to.is_empty() => say("554 5.5.1 no valid recipients")?,
             "DATA" => {
                 say("354 go")?;
                 mail.body = body(&mut input)?;
