@@ -1,7 +1,7 @@
 //! A client on a plain socket: one command, one reply, no pipelining, no library of ours.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 pub struct Client {
@@ -37,6 +37,24 @@ impl Client {
 
     pub fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(octets)
+    }
+
+    /// Says that nothing more will come, and goes on reading.
+    pub fn half_close(&self) -> io::Result<()> {
+        self.reader.get_ref().shutdown(Shutdown::Write)
+    }
+
+    /// Ends the connection by a reset, as a host that crashed and came back does.
+    pub fn reset(self) -> io::Result<()> {
+        let socket = socket2::Socket::from(self.reader.into_inner());
+        socket.set_linger(Some(Duration::ZERO))
+    }
+
+    /// Everything up to the end of the connection; a reset is an end too.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let _ = self.reader.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     /// One whole reply: its code and its lines.
