@@ -96,9 +96,7 @@ fn fuzz(folder: &Path, program: &Path, body: &str, span: &[String]) -> Result<St
     let mut command = Command::new(program);
     command.env("POSTWRIGHT_FUZZ", body).stdin(Stdio::null());
     command.arg(&found).arg(folder.join("corpus").join(body));
-    command
-        .arg(format!("-max_total_time={seconds}"))
-        .arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.args(span).arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.args(["-print_final_stats=1", "-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"]);
     let output = command.output().map_err(|error| format!("{} cannot run: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stderr);
