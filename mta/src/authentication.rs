@@ -187,10 +187,18 @@ impl Authenticate {
             sha1: false,
         };
         let findings = Findings::of(inspection, &*self.resolver, &message, |query| query).await;
-        let disposition = findings.dmarc.disposition;
+        let disposition = match findings.dmarc.verdict {
+            // Nobody can say whose message this is: a `From` that cannot be read, or too many authors to check. A
+            // reader would be shown one of them all the same (RFC 9989 11.5).
+            dmarc::Verdict::PermError => Policy::Reject,
+            _ => findings.dmarc.disposition,
+        };
         if self.enforcement == Enforcement::Reject && disposition == Policy::Reject {
             let author = findings.dmarc.author.as_ref().map(Name::to_string).unwrap_or_default();
-            let text = format!("Refused by the DMARC policy of {author}");
+            let text = match &*author {
+                "" => "The From field does not tell whose message this is (RFC 9989 11.5)".to_owned(),
+                author => format!("Refused by the DMARC policy of {author}"),
+            };
             return Err(Refusal::known(550, EnhancedStatus::known(5, 7, 1), &text));
         }
         let mut stamped = message;

@@ -102,20 +102,20 @@ impl Builder {
         } = self;
         let mut config = SchedulerConfig::default();
         config.policies = Policies { rules: Vec::new(), default: settings.retry_policy() };
-        config.max_messages = settings.queued;
+        config.max_messages = settings.queued.max(1);
         config.max_in_flight_per_site = settings.connections_per_site;
-        config.max_in_flight = settings.connections;
+        config.max_in_flight = settings.connections.max(1);
         let scheduler = Scheduler::new(config, world.entropy.clone());
         let postmaster =
             Mailbox::quote("postmaster", hostname.clone()).expect("a short local part at a domain");
         let composer = Composer::new(hostname.clone(), postmaster);
-        let delivery = Delivery::new(client, routes, world.clone(), client_config, sts);
+        let delivery = Delivery::new(client, routes, world.clone(), client_config, sts, settings.connections);
         let parts = Parts {
             hostname,
             world,
             spool,
             scheduler,
-            relay,
+
             delivery,
             composer,
             observers,
@@ -123,7 +123,7 @@ impl Builder {
             pace,
             settings,
         };
-        Mta { system: Arc::new(System::new(parts)) }
+        Mta { system: Arc::new(System::new(parts)), relay }
     }
 }
 
@@ -133,6 +133,7 @@ impl Builder {
 #[derive(Clone)]
 pub struct Mta {
     system: Arc<System>,
+    relay: Relay,
 }
 
 impl Mta {
@@ -156,7 +157,12 @@ impl Mta {
 
     /// What servers ask: who may write to whom, and taking messages.
     pub fn intake(&self) -> Intake {
-        Intake(self.system.clone())
+        self.intake_with(self.relay.clone())
+    }
+
+    /// The same under a relay policy of its own, for a listener that is stricter than the others.
+    pub fn intake_with(&self, relay: Relay) -> Intake {
+        Intake { system: self.system.clone(), relay }
     }
 
     /// Takes a message that came by another way than SMTP. When this returns an id, the message would survive a

@@ -19,6 +19,8 @@ use postwright_smtp_client::sts;
 use postwright_smtp_client::{Client, Options, Pool, PoolLimits, is_lost};
 use postwright_smtp_proto::client::{Config as ClientConfig, Report, Transaction};
 
+use tokio::task::JoinSet;
+
 use crate::routes::{Routes, Via};
 
 /// What makes two connections alike: where they lead and how they are protected.
@@ -56,8 +58,11 @@ impl Delivery {
         world: World,
         config: ClientConfig,
         sts: Option<MtaSts>,
+        idle: usize,
     ) -> Delivery {
-        let pool = Pool::new(PoolLimits::default(), world.clock.clone());
+        let mut limits = PoolLimits::default();
+        limits.total = limits.total.min(idle);
+        let pool = Pool::new(limits, world.clock.clone());
         Delivery { client, pool, routes, world, options: Options::new(config), sts }
     }
 
@@ -167,9 +172,11 @@ impl Delivery {
 
     /// Closes idle connections: those that have waited too long, or all of them.
     pub(crate) async fn tidy(&self, everything: bool) {
+        let mut leaving = JoinSet::new();
         for connection in self.pool.retire(everything) {
-            connection.quit().await;
+            leaving.spawn(connection.quit());
         }
+        leaving.join_all().await;
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) async fn run(system: Arc<System>, stop: impl Future<Output = ()>) {
         () = load(&system) => {}
     }
     let mut tasks = JoinSet::new();
+    let mut chores = JoinSet::new();
     let mut tidy = interval(TIDY);
     loop {
         let until = start_due(&system, &mut tasks);
@@ -44,12 +45,12 @@ pub(crate) async fn run(system: Arc<System>, stop: impl Future<Output = ()>) {
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => note(ended),
             () = system.wake.notified() => {}
             () = wait(&system, until) => {}
-            _ = tidy.tick() => {
-                system.delivery.tidy(false).await;
-                if let Err(error) = claim(&system).await {
-                    system.spool_failed("looking for revived messages", &error);
-                }
+            // Never inline: a server that does not answer QUIT must not hold up the others.
+            _ = tidy.tick(), if chores.is_empty() => {
+                let system = system.clone();
+                chores.spawn(async move { look_around(&system).await });
             }
+            Some(_) = chores.join_next(), if !chores.is_empty() => {}
         }
     }
     let drained = async {
@@ -61,11 +62,20 @@ pub(crate) async fn run(system: Arc<System>, stop: impl Future<Output = ()>) {
     // What is left after this is cut off; its messages are tried again after the next start.
     let _ = timeout(system.settings.drain_timeout, drained).await;
     tasks.shutdown().await;
+    chores.shutdown().await;
+}
+
+/// What has to be done now and then.
+async fn look_around(system: &System) {
+    if let Err(error) = claim(system).await {
+        system.spool_failed("looking for revived messages", &error);
+    }
+    system.delivery.tidy(false).await;
 }
 
 /// Starts all that is due while there is room; says when to look again, if a time is known.
 fn start_due(system: &Arc<System>, tasks: &mut JoinSet<()>) -> Option<Timestamp> {
-    while tasks.len() < system.settings.connections {
+    while tasks.len() < system.settings.connections.max(1) {
         let now = system.world.clock.now();
         let next = system.scheduler().poll(now);
         match next {

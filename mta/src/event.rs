@@ -6,6 +6,7 @@
 //! Not here: formatting for a log (the embedder's), counting (metrics.rs).
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +143,10 @@ impl Observers {
 
     pub(crate) fn tell(&self, event: Event<'_>) {
         for observer in &self.0 {
-            observer.event(&event);
+            // What an observer cannot bear must not stop a message on its way.
+            if catch_unwind(AssertUnwindSafe(|| observer.event(&event))).is_err() {
+                tracing::error!(?event, "an observer panicked");
+            }
         }
     }
 }

@@ -7,24 +7,27 @@ use std::sync::Arc;
 use postwright_core::{Envelope, Message, Recipient, Refusal, Reply};
 use postwright_smtp_server::{Accepted, Acceptor, Handler, Peer, Session};
 
-use crate::Event;
 use crate::pipeline::{self, Arrival};
 use crate::system::System;
+use crate::{Event, Relay};
 
 /// Makes a handler for each connection: give it to [`Server::new`](postwright_smtp_server::Server::new).
 #[derive(Clone)]
-pub struct Intake(pub(crate) Arc<System>);
+pub struct Intake {
+    pub(crate) system: Arc<System>,
+    pub(crate) relay: Relay,
+}
 
 impl Acceptor for Intake {
     type Handler = Reception;
 
     async fn accept(&self, _: &Peer) -> Result<Reception, Refusal> {
-        Ok(Reception(self.0.clone()))
+        Ok(Reception(self.clone()))
     }
 }
 
 /// Decides one connection.
-pub struct Reception(Arc<System>);
+pub struct Reception(Intake);
 
 impl Handler for Reception {
     async fn rcpt(&mut self, session: &Session, recipient: &Recipient, _: &Envelope) -> Result<(), Refusal> {
@@ -43,11 +46,11 @@ impl Handler for Reception {
             with: session.protocol_keyword(),
             trusted: self.0.relay.trusts(session.peer.address.ip()),
         };
-        let id = pipeline::take_in(&self.0, arrival, envelope, message).await?;
+        let id = pipeline::take_in(&self.0.system, arrival, envelope, message).await?;
         Ok(Accepted::with_text(&format!("Ok: queued as {id}")))
     }
 
     fn refused(&mut self, session: &Session, reply: &Reply) {
-        self.0.observers.tell(Event::Refused { peer: session.peer.address, reply });
+        self.0.system.observers.tell(Event::Refused { peer: session.peer.address, reply });
     }
 }

@@ -43,6 +43,7 @@ mod builder;
 mod delivery;
 mod dispatch;
 mod event;
+mod guard;
 mod intake;
 mod metrics;
 mod pace;

@@ -20,16 +20,19 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use postwright_bounce::dsn::{Action, DsnId, Fate, Original};
 use postwright_core::{
     Cause, DeliveryStatus, EnhancedStatus, Envelope, Message, Phase, Recipient, Refusal, ReversePath,
+    Timestamp,
 };
 use postwright_queue::scheduler::{
-    Attempt, AttemptResult, Effect, Report, ReportEvent, Scope, Settlement, Task,
+    Attempt, AttemptResult, Effect, Report, ReportEvent, Scope, Settlement, Slot, Task,
 };
-use postwright_queue::{Change, Entry, SpoolError, SpoolId};
+use postwright_queue::{Change, Entry, Progress, SpoolError, SpoolId};
 
+use crate::guard::{Panicked, guarded};
 use crate::received::Trace;
 use crate::system::System;
 use crate::{Departure, Event, NotNow, Visit};
@@ -46,11 +49,14 @@ pub(crate) struct Arrival<'a> {
 
 /// Makes a message ours, or says why not. When this returns an id, the message would survive a power cut.
 pub(crate) async fn take_in(
-    system: &System,
+    system: &Arc<System>,
     arrival: Arrival<'_>,
     envelope: &Envelope,
     message: Message,
 ) -> Result<SpoolId, Refusal> {
+    if envelope.recipients.is_empty() {
+        return Err(Refusal::known(554, EnhancedStatus::known(5, 5, 1), "No valid recipients"));
+    }
     if postwright_bounce::is_looping(&message, system.settings.hops) {
         return Err(Refusal::known(
             554,
@@ -60,42 +66,60 @@ pub(crate) async fn take_in(
     }
     let now = system.world.clock.now();
     let id = SpoolId::new(now, &*system.world.entropy);
-    let only_recipient = match &envelope.recipients[..] {
-        [only] => Some(&only.mailbox),
-        _ => None,
-    };
-    let trace = Trace {
-        hello: arrival.hello,
-        peer: arrival.peer.ip(),
-        by: &system.hostname,
-        with: arrival.with,
-        id: &id.to_string(),
-        only_recipient,
-        at: now,
-    };
-    let mut body = message.prepend(trace.field());
+    let mut body = message.prepend(trace(system, &arrival, envelope, id, now).field());
     let visit = Visit { peer: arrival.peer, hello: arrival.hello, trusted: arrival.trusted };
     for policy in &system.policies {
         body = policy.apply(visit, envelope, body).await?;
     }
     let slot = system.scheduler().reserve().map_err(|_| queue_full())?;
     let entry = Entry::new(id, envelope.clone(), octets(&body), now, system.settings.retry_policy().lifetime);
+    // From here on it goes to its end even if whoever waits for the answer gives up: a message that became durable
+    // and that nobody works on would be lost until the next start.
+    let (owner, peer) = (system.clone(), arrival.peer);
+    let stored = tokio::spawn(async move { store(&owner, peer, slot, entry, body).await });
+    stored.await.unwrap_or_else(|_| Err(SpoolError::Closed.refusal()))?;
+    Ok(id)
+}
+
+/// Commits a message and hands it to the scheduler.
+async fn store(
+    system: &System,
+    peer: SocketAddr,
+    slot: Slot,
+    entry: Entry,
+    body: Message,
+) -> Result<(), Refusal> {
     let put = Change::Put { entry: entry.clone(), body };
     let claims = system.spool.commit(vec![put]).await.map_err(|error| {
         system.spool_failed("accepting a message", &error);
         error.refusal()
     })?;
-    system.observers.tell(Event::Accepted {
-        id,
-        peer: Some(arrival.peer),
-        reverse_path: &envelope.reverse_path,
-        recipients: envelope.recipients.len(),
-        octets: usize::try_from(entry.size).unwrap_or(usize::MAX),
-    });
     if let Some(claim) = claims.into_iter().next() {
         system.admit(slot, claim, &entry);
     }
-    Ok(id)
+    system.observers.tell(Event::Accepted {
+        id: entry.id,
+        peer: Some(peer),
+        reverse_path: &entry.envelope.reverse_path,
+        recipients: entry.envelope.recipients.len(),
+        octets: usize::try_from(entry.size).unwrap_or(usize::MAX),
+    });
+    Ok(())
+}
+
+fn trace<'a>(
+    system: &'a System,
+    arrival: &Arrival<'a>,
+    envelope: &'a Envelope,
+    id: SpoolId,
+    at: Timestamp,
+) -> Trace<'a> {
+    let only_recipient = match &envelope.recipients[..] {
+        [only] => Some(&only.mailbox),
+        _ => None,
+    };
+    let (hello, peer, by, with) = (arrival.hello, arrival.peer.ip(), &system.hostname, arrival.with);
+    Trace { hello, peer, by, with, id, only_recipient, at }
 }
 
 /// What an attempt brought, with the message it was about, if it was read.
@@ -104,8 +128,17 @@ pub(crate) struct Attempted {
     body: Option<Message>,
 }
 
-/// Does what the scheduler asks for: mostly, delivers to some recipients of one message.
+/// Does what the scheduler asks for: mostly, delivers to some recipients of one message. Whatever happens, the
+/// attempt is given back; a panic on the way costs the message a pause.
 pub(crate) async fn attempt(system: &System, attempt: &Attempt) -> Attempted {
+    guarded(Box::pin(carry(system, attempt))).await.unwrap_or_else(|Panicked| {
+        let until = system.world.clock.now() + system.settings.retry.first;
+        let because = "the last attempt ended in a fault of this system".into();
+        Attempted { result: AttemptResult::Postponed { until, scope: Scope::Message, because }, body: None }
+    })
+}
+
+async fn carry(system: &System, attempt: &Attempt) -> Attempted {
     let loaded = match system.spool.load(attempt.id).await {
         Ok(loaded) => loaded,
         Err(error) => return Attempted { result: unreadable(system, attempt, &error), body: None },
@@ -226,7 +259,10 @@ async fn commit(system: &System, settlement: Settlement, body: Option<Message>) 
         let claims = system.spool.commit(changes).await?;
         Ok::<_, SpoolError>((notices, claims))
     };
-    let result = match committed.await {
+    let committed = guarded(committed).await;
+    let committed =
+        committed.unwrap_or_else(|Panicked| Err(SpoolError::Unavailable("a fault of this system".into())));
+    let result = match committed {
         Err(error) => {
             system.spool_failed("settling a message", &error);
             Err(error)
@@ -314,22 +350,24 @@ fn action(event: ReportEvent) -> Option<Action> {
 }
 
 /// The same id for the same notification, so that one that is composed twice is stored once: the message's own id,
-/// moved on by how far its recipients have come.
+/// moved on by how far its recipients have come. Whatever is reported moves a recipient: an attempt, a warning, or
+/// its end, which may come without an attempt.
 fn notice_id(entry: &Entry, part: usize) -> SpoolId {
-    let steps: u64 =
-        entry.progress.iter().map(|progress| u64::from(progress.attempts) + u64::from(progress.warned)).sum();
-    let part = u64::try_from(part).unwrap_or(0);
-    let moved = u128::from_be_bytes(*entry.id.as_bytes())
-        .wrapping_add(1 + u128::from(steps) * 1024 + u128::from(part));
-    SpoolId::from_bytes(moved.to_be_bytes())
+    let moves = |progress: &Progress| {
+        u128::from(progress.attempts) + u128::from(progress.warned) + u128::from(!progress.is_pending())
+    };
+    let moved: u128 = entry.progress.iter().map(moves).sum();
+    let part = u128::try_from(part).unwrap_or(0);
+    let number = u128::from_be_bytes(*entry.id.as_bytes()).wrapping_add(1 + moved * 1024 + part);
+    SpoolId::from_bytes(number.to_be_bytes())
 }
 
-fn last_status(entry: &Entry, report: &Report, now: postwright_core::Timestamp) -> DeliveryStatus {
+fn last_status(entry: &Entry, report: &Report, now: Timestamp) -> DeliveryStatus {
     let last = entry.progress.get(report.recipient).and_then(|progress| progress.last.clone());
     last.unwrap_or_else(|| expired(now))
 }
 
-fn expired(now: postwright_core::Timestamp) -> DeliveryStatus {
+fn expired(now: Timestamp) -> DeliveryStatus {
     DeliveryStatus::local(EnhancedStatus::known(4, 4, 7), Cause::Expired, Phase::Resolve, now)
 }
 

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use postwright_core::{Domain, HeaderField, Mailbox, Timestamp};
+use postwright_queue::SpoolId;
 
 /// What the field tells.
 pub(crate) struct Trace<'a> {
@@ -16,7 +17,7 @@ pub(crate) struct Trace<'a> {
     pub(crate) by: &'a Domain,
     /// A keyword of RFC 3848.
     pub(crate) with: &'a str,
-    pub(crate) id: &'a str,
+    pub(crate) id: SpoolId,
     /// Named only if it is the only one: nobody learns of the others (RFC 5321 7.2).
     pub(crate) only_recipient: Option<&'a Mailbox>,
     pub(crate) at: Timestamp,
@@ -65,13 +66,13 @@ mod tests {
             peer: "::ffff:192.0.2.1".parse().unwrap(),
             by: &by,
             with: "ESMTPS",
-            id: "01arz3",
+            id: SpoolId::MIN,
             only_recipient: Some(&recipient),
             at: Timestamp::from_secs(0),
         };
         assert_eq!(
             std::str::from_utf8(trace.field().as_bytes()).unwrap(),
-            "Received: from evil???X:?y???? ([192.0.2.1])\r\n\tby mx.example.org with ESMTPS id 01arz3\r\n\tfor \
+            "Received: from evil???X:?y???? ([192.0.2.1])\r\n\tby mx.example.org with ESMTPS id 00000000000000000000000000\r\n\tfor \
              <joe@example.org>;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
         );
     }

@@ -14,7 +14,7 @@ pub struct Settings {
     pub lifetime: Duration,
     /// After which time a sender is told of a delay: 4 hours; `None` never.
     pub warn_after: Option<Duration>,
-    /// Attempts that run at a time, and so open connections: 200.
+    /// Attempts that run at a time: 200. As many connections again may be kept idle for the next message.
     pub connections: usize,
     /// Attempts that run at a time to one site: 10.
     pub connections_per_site: usize,

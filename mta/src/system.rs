@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::delivery::Delivery;
 use crate::event::Observers;
-use crate::{Event, MessagePolicy, Pace, Relay, Settings};
+use crate::{Event, MessagePolicy, Pace, Settings};
 
 pub(crate) struct System {
     pub(crate) hostname: Domain,
@@ -19,7 +19,6 @@ pub(crate) struct System {
     scheduler: Mutex<Scheduler>,
     /// Something may be due earlier than the dispatcher thinks.
     pub(crate) wake: Notify,
-    pub(crate) relay: Relay,
     pub(crate) delivery: Delivery,
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
@@ -34,7 +33,6 @@ pub(crate) struct Parts {
     pub(crate) world: World,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) scheduler: Scheduler,
-    pub(crate) relay: Relay,
     pub(crate) delivery: Delivery,
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
@@ -50,7 +48,7 @@ impl System {
             world,
             spool,
             scheduler,
-            relay,
+
             delivery,
             composer,
             observers,
@@ -65,7 +63,7 @@ impl System {
             spool,
             scheduler,
             wake,
-            relay,
+
             delivery,
             composer,
             observers,

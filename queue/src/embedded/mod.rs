@@ -298,13 +298,21 @@ fn claim(shared: &Shared, store: &Store, limit: usize) -> Result<(Vec<Claimed>, 
                 Err(SpoolError::Damaged(damage)) => damaged.push(damage),
                 Err(error) => {
                     ledger.release(id);
-                    return Err(error);
+                    if claimed.is_empty() {
+                        return Err(error);
+                    }
+                    break;
                 }
             }
             continue;
         }
         let Some(after) = ledger.cursor() else { break };
-        let page = store.page(after, limit - claimed.len())?;
+        let page = match store.page(after, limit - claimed.len()) {
+            Ok(page) => page,
+            // What was taken already must reach the caller; the error shows the next time.
+            Err(_) if !claimed.is_empty() => break,
+            Err(error) => return Err(error),
+        };
         for item in page.items {
             match item {
                 Item::Entry(entry) if ledger.is_old(entry.id) => {

@@ -11,15 +11,16 @@ use postwright::authentication::{Authenticate, Enforcement};
 use postwright::bounce::classify::Classifier;
 use postwright::core::dns::{HickoryConfig, HickoryResolver};
 use postwright::core::{
-    Answer, BoxFuture, Clock, DnsError, Domain, Host, Mailbox, Name, RecordKind, Resolver, SystemClock,
-    SystemEntropy, World,
+    Answer, BoxFuture, Budget, Clock, DnsError, Domain, Host, Mailbox, Name, RecordKind, Resolver,
+    SystemClock, SystemEntropy, World,
 };
 use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
 use postwright::queue::{Durability, EmbeddedOptions, EmbeddedSpool, SyncLevel};
 use postwright::shaping::{MemoryTokenStore, Policy, Shaper};
+use postwright::smtp_client::policy::Level;
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_server::{Server, ServerConfig};
-use postwright::{MessagePolicy, Metrics, Mta, Relay, Routes, Shaped, SignOriginated};
+use postwright::{MessagePolicy, Metrics, Mta, Relay, Routes, Shaped, SignOriginated, Via};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -88,12 +89,16 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
     let mta = assemble(&config, clock.clone(), metrics.clone())?;
+    let budget = Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
     let mut servers = Vec::new();
     for listener in &config.listen {
         let cannot = |error| Failure::new(format!("cannot listen on {}: {error}", listener.address));
         let socket = TcpListener::bind(listener.address).await.map_err(cannot)?;
         let local = socket.local_addr().map_err(cannot)?;
-        let server = Server::new(server_config(&config, listener)?, clock.clone(), mta.intake());
+        let mut settings = server_config(&config, listener)?;
+        settings.budget = budget.clone();
+        let intake = mta.intake_with(relay(&config, listener.role));
+        let server = Server::new(settings, clock.clone(), intake);
         servers.push((server, socket, local));
     }
     for (_, _, local) in &servers {
@@ -138,10 +143,6 @@ fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Re
     }
     let spool = EmbeddedSpool::open(options).map_err(Failure::new)?;
     let client = Client::new(&Trust::Web, clock).map_err(Failure::new)?;
-    let networks = config.relay.from.clone();
-    let relay = Relay::nobody()
-        .trust(move |ip| networks.iter().any(|network| network.contains(ip)))
-        .accept_for(config.relay.domains.iter().cloned());
     let mut routes = match &config.delivery.smart_host {
         Some(SmartHost { host, port }) => Routes::smart_host(host.clone(), *port),
         None => Routes::mx(),
@@ -149,9 +150,14 @@ fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Re
     routes.mx_port = config.delivery.port;
     routes.rules.prohibit_private = !config.delivery.private_addresses;
     routes.rules.own_names = vec![config.hostname.clone()];
+    routes.rules.own_addresses = config.listen.iter().map(|listener| listener.address.ip()).collect();
+    for route in &config.route {
+        let SmartHost { host, port } = route.host.clone();
+        routes = routes
+            .with_domain(route.domain.clone(), Via::SmartHost { host, port, tls: Level::Opportunistic });
+    }
     let policies = policies(config, &world)?;
     let mut builder = Mta::builder(config.hostname.clone(), world, Arc::new(spool), client)
-        .relay(relay)
         .routes(routes)
         .settings(|settings| {
             settings.retry.first = config.retry.first;
@@ -186,6 +192,16 @@ fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
             Ok(Arc::new(NoDns))
         }
         Err(error) => Err(Failure::new(error)),
+    }
+}
+
+/// Who may send to whom through a listener of this role.
+fn relay(config: &Config, role: Role) -> Relay {
+    let networks = config.relay.from.clone();
+    let ours = Relay::nobody().trust(move |ip| networks.iter().any(|network| network.contains(ip)));
+    match role {
+        Role::Mx => ours.accept_for(config.relay.domains.iter().cloned()),
+        Role::Relay => ours,
     }
 }
 
@@ -245,8 +261,6 @@ fn server_config(config: &Config, listener: &Listener) -> Result<ServerConfig, F
     });
     server.connections = config.limits.connections;
     server.connections_per_ip = config.limits.connections_per_ip;
-    server.budget =
-        postwright::core::Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
     server.drain_timeout = config.limits.drain.min(Duration::from_secs(3600));
     if let Some(tls) = &listener.tls {
         server = server.with_starttls(certificate::load(&tls.certificate, &tls.key)?);

@@ -11,6 +11,8 @@ mod schema;
 
 use std::path::Path;
 
+use postwright_core::Domain;
+
 pub(crate) use network::Network;
 pub(crate) use schema::{Config, DEFAULT_TEXT, Dmarc, Listener, Role, SmartHost};
 
@@ -55,7 +57,45 @@ impl Config {
             return Err("[relay] names neither networks (from) nor domains: every message would be refused"
                 .to_owned());
         }
+        self.check_destinations()?;
+        self.check_limits()?;
         self.retry.check()
+    }
+
+    /// Mail for our own domains must have somewhere to go: their MX is this host.
+    fn check_destinations(&self) -> Result<(), String> {
+        let has_route = |domain: &Domain| self.route.iter().any(|route| route.domain == *domain);
+        match self.relay.domains.iter().find(|domain| !has_route(domain)) {
+            Some(domain) if self.delivery.smart_host.is_none() => Err(format!(
+                "relay.domains has {domain}, and nothing says where its mail goes: add [[route]] domain = \"{domain}\", \
+                 host = \"HOST:PORT\""
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_limits(&self) -> Result<(), String> {
+        let (limits, delivery) = (&self.limits, &self.delivery);
+        for (key, value) in [
+            ("delivery.connections", delivery.connections),
+            ("delivery.connections_per_site", delivery.connections_per_site),
+            ("limits.connections", limits.connections),
+            ("limits.connections_per_ip", limits.connections_per_ip),
+            ("limits.queued", limits.queued),
+        ] {
+            if value == 0 {
+                return Err(format!("{key} is 0: nothing would ever happen; the least is 1"));
+            }
+        }
+        if limits.recipients < 100 {
+            return Err("limits.recipients is below 100, the least that RFC 5321 4.5.3.1.8 allows".to_owned());
+        }
+        if limits.memory < limits.message_size {
+            return Err(
+                "limits.memory is below limits.message_size: a large message would never be taken".to_owned()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -110,6 +150,11 @@ mod tests {
                 &["retry.first", "retry.longest"],
             ),
             ("listen = []", &["[[listen]]"]),
+            ("[relay]\ndomains = [\"ours.example\"]", &["ours.example", "[[route]]"]),
+            ("[delivery]\nconnections = 0", &["delivery.connections", "0"]),
+            ("[limits]\nrecipients = 99", &["limits.recipients", "5321"]),
+            ("[limits]\nmemory = \"1 MiB\"", &["limits.memory", "limits.message_size"]),
+            ("[retry]\nlifetime = \"1m\"", &["retry.lifetime", "retry.first"]),
             (
                 "[[listen]]\naddress = \"127.0.0.1:25\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
                 &["two [[listen]]"],

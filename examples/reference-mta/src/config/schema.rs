@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) dns: Dns,
     pub(crate) authentication: Authentication,
     pub(crate) dkim: Vec<DkimKey>,
+    pub(crate) route: Vec<RouteTo>,
 }
 
 impl Default for Config {
@@ -47,6 +48,7 @@ impl Default for Config {
             dns: Dns::default(),
             authentication: Authentication::default(),
             dkim: Vec::new(),
+            route: Vec::new(),
         }
     }
 }
@@ -81,6 +83,15 @@ pub(crate) enum Dmarc {
     Observe,
     Mark,
     Reject,
+}
+
+/// Where mail for one domain goes, whatever DNS says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RouteTo {
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) domain: Domain,
+    pub(crate) host: SmartHost,
 }
 
 /// A key that signs for a domain.
@@ -235,6 +246,11 @@ impl Retry {
         }
         if self.first.is_zero() {
             return Err("retry.first is zero: a refused message would be tried without a pause".to_owned());
+        }
+        if self.lifetime < self.first {
+            return Err(
+                "retry.lifetime is shorter than retry.first: no message would be tried twice".to_owned()
+            );
         }
         Ok(())
     }

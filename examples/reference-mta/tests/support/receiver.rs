@@ -1,5 +1,6 @@
 //! A receiver on plain sockets and threads: accepts everything and remembers it by recipient and body.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -97,6 +98,15 @@ impl Receiver {
 
     pub fn mails(&self) -> Vec<Mail> {
         self.state.mails.lock().unwrap().clone()
+    }
+
+    /// How many messages came with each value of a field. Nothing is copied: there may be many thousands.
+    pub fn tally(&self, field: &str) -> BTreeMap<String, usize> {
+        let mut tally = BTreeMap::new();
+        for mail in self.state.mails.lock().unwrap().iter() {
+            *tally.entry(mail.field(field).unwrap_or_default()).or_insert(0) += 1;
+        }
+        tally
     }
 
     pub fn count(&self) -> usize {
