@@ -19,7 +19,7 @@ const STEPS: &[Step] = &[
     ("alone", alone),
     ("doc", doc),
     ("demo", demo),
-    ("fuzz", || crate::fuzz::run(&["--seconds".to_owned(), "4".to_owned()])),
+    ("fuzz", || crate::fuzz::run(&["--runs".to_owned(), "30000".to_owned()])),
     ("test", || crate::test::run(&[])),
 ];
 

@@ -18,13 +18,15 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing";
 
 struct Options {
-    seconds: u64,
+    /// How long, as libFuzzer takes it.
+    span: Vec<String>,
     bodies: Vec<String>,
 }
 
 impl Options {
     fn parse(args: &[String]) -> Result<Options, String> {
-        let mut options = Options { seconds: 60, bodies: Vec::new() };
+        let seconds = |seconds: u64| vec![format!("-max_total_time={seconds}")];
+        let mut options = Options { span: seconds(60), bodies: Vec::new() };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut number = || {
@@ -32,8 +34,10 @@ impl Options {
                 text.parse::<u64>().map_err(|_| format!("{arg}: {text:?} is no number"))
             };
             match arg.as_str() {
-                "--minutes" => options.seconds = number()?.saturating_mul(60),
-                "--seconds" => options.seconds = number()?,
+                "--minutes" => options.span = seconds(number()?.saturating_mul(60)),
+                "--seconds" => options.span = seconds(number()?),
+                // The same inputs each time: what CI does must not depend on luck.
+                "--runs" => options.span = vec![format!("-runs={}", number()?), "-seed=1".to_owned()],
                 flag if flag.starts_with('-') => return Err(format!("fuzz knows no option {flag}")),
                 body => options.bodies.push(body.to_owned()),
             }
@@ -42,7 +46,7 @@ impl Options {
     }
 }
 
-/// `[BODY]... [--minutes N | --seconds N]`: each named body, or all of them, for so long each.
+/// `[BODY]... [--minutes N | --seconds N | --runs N]`: each named body, or all of them, for so long each.
 pub(crate) fn run(args: &[String]) -> Outcome {
     let mut options = Options::parse(args)?;
     let folder = root().join("fuzz");
@@ -57,7 +61,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let program = folder.join("target").join(triple).join("release").join("fuzz");
     let mut broken = Vec::new();
     for body in &options.bodies {
-        match fuzz(&folder, &program, body, options.seconds) {
+        match fuzz(&folder, &program, body, &options.span) {
             Ok(summary) => println!("{body:<16} {summary}"),
             Err(error) => {
                 println!("{body:<16} FAILED {error}");
@@ -83,7 +87,7 @@ fn bodies(folder: &Path) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-fn fuzz(folder: &Path, program: &Path, body: &str, seconds: u64) -> Result<String, String> {
+fn fuzz(folder: &Path, program: &Path, body: &str, span: &[String]) -> Result<String, String> {
     let found = folder.join("target").join("corpus").join(body);
     let artifacts = folder.join("artifacts").join(body);
     for path in [&found, &artifacts] {
@@ -92,9 +96,7 @@ fn fuzz(folder: &Path, program: &Path, body: &str, seconds: u64) -> Result<Strin
     let mut command = Command::new(program);
     command.env("POSTWRIGHT_FUZZ", body).stdin(Stdio::null());
     command.arg(&found).arg(folder.join("corpus").join(body));
-    command
-        .arg(format!("-max_total_time={seconds}"))
-        .arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.args(span).arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.args(["-print_final_stats=1", "-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"]);
     let output = command.output().map_err(|error| format!("{} cannot run: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -127,7 +129,10 @@ mod tests {
     fn options_are_read() {
         let args: Vec<String> = ["reply", "--minutes", "2"].map(str::to_owned).into();
         let options = Options::parse(&args).unwrap();
-        assert_eq!((options.seconds, options.bodies), (120, vec!["reply".to_owned()]));
+        assert_eq!(
+            (options.span, options.bodies),
+            (vec!["-max_total_time=120".to_owned()], vec!["reply".to_owned()])
+        );
         assert!(Options::parse(&["--minutes".to_owned()]).is_err());
     }
 }

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn start(dir: &Path, smart_host: &str, more: &str) -> Mta {
     let config = format!(
         "hostname = \"mta.test\"\n[spool]\npath = {:?}\n{more}[[listen]]\naddress = \"127.0.0.1:0\"\n[delivery]\n\
-         smart_host = \"{smart_host}\"\n[limits]\nconnections = 5000\nconnections_per_ip = 5000\nmemory = \"16 MiB\"\n\
+         smart_host = \"{smart_host}\"\n[limits]\nconnections = 5000\nconnections_per_ip = 5000\nmemory = \"16 MiB\"\nmessage_size = \"16 MiB\"\n\
          [retry]\nfirst = \"1s\"\nlongest = \"1s\"\n",
         dir.join("spool"),
     );

@@ -42,7 +42,8 @@ impl Postfix {
              maillog_file_prefixes = /tmp, /var\nmail_owner = postfix\nmyhostname = postfix.test\nmydestination =\n\
              mynetworks = 127.0.0.0/8\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4\n\
              relayhost = [{}]:{}\nalias_maps =\nalias_database =\nsmtpd_tls_security_level = none\n\
-             smtp_tls_security_level = may\nmessage_size_limit = 100000000\nminimal_backoff_time = 2s\n\
+             smtp_tls_security_level = may\nmessage_size_limit = 100000000\n\
+             local_header_rewrite_clients =\nminimal_backoff_time = 2s\n\
              maximal_backoff_time = 4s\nqueue_run_delay = 2s\n",
             program.parent().unwrap().display(),
             daemons.display(),
@@ -97,7 +98,9 @@ fn master(address: SocketAddr) -> String {
         ("scache", "scache"),
         ("tlsmgr", "tlsmgr"),
     ] {
-        services += &format!("{name} unix - - n - - {command}\n");
+        // Postfix insists on one process for these, and starts none otherwise.
+        let most = if matches!(name, "anvil" | "scache" | "tlsmgr") { "1" } else { "-" };
+        services += &format!("{name} unix - - n - {most} {command}\n");
     }
     services + "postlog unix-dgram n - n - 1 postlogd\n"
 }
