@@ -111,8 +111,13 @@ mod shaped {
         }
 
         fn observe(&self, departure: Departure<'_>, status: &DeliveryStatus, now: Timestamp) {
+            let (path, text) = (path(departure), status.diagnostic.to_string());
+            if status.phase > Phase::Hello {
+                // The server took the connection: the number that it takes may grow.
+                self.shaper.observe(&path, Signal::Connected, "", now);
+            }
             if let Some(signal) = self.signal(status) {
-                self.shaper.observe(&path(departure), signal, &status.diagnostic.to_string(), now);
+                self.shaper.observe(&path, signal, &text, now);
             }
         }
     }

@@ -16,7 +16,7 @@ use postwright::core::{
 };
 use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
 use postwright::queue::{Durability, EmbeddedOptions, EmbeddedSpool, SyncLevel};
-use postwright::shaping::{MemoryTokenStore, Policy, Shaper};
+use postwright::shaping::{MemoryTokenStore, Shaper};
 use postwright::smtp_client::policy::Level;
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_server::{Server, ServerConfig};
@@ -168,11 +168,15 @@ fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Re
             settings.queued = config.limits.queued;
             settings.drain_timeout = config.limits.drain;
         })
-        .pace(Arc::new(Shaped::new(shaper(config)?, Arc::new(Classifier::built_in()))))
         .observer(metrics)
         .observer(Arc::new(log::Events));
     for policy in policies {
         builder = builder.policy(policy);
+    }
+    if let Some(rules) = &config.delivery.shaping {
+        let shaper =
+            Shaper::new(super::shaping::load(Some(rules))?.policy, Arc::new(MemoryTokenStore::new()));
+        builder = builder.pace(Arc::new(Shaped::new(Arc::new(shaper), Arc::new(Classifier::built_in()))));
     }
     Ok(builder.build())
 }
@@ -203,15 +207,6 @@ fn relay(config: &Config, role: Role) -> Relay {
         Role::Mx => ours.accept_for(config.relay.domains.iter().cloned()),
         Role::Relay => ours,
     }
-}
-
-/// The limits by receiver.
-fn shaper(config: &Config) -> Result<Arc<Shaper>, Failure> {
-    let policy = match &config.delivery.shaping {
-        Some(path) => super::shaping::load(Some(path))?.policy,
-        None => Policy::built_in(),
-    };
-    Ok(Arc::new(Shaper::new(policy, Arc::new(MemoryTokenStore::new()))))
 }
 
 /// Checks what strangers send, then signs what we originate.
