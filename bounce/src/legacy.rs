@@ -351,6 +351,18 @@ pub(crate) fn phase_in(text: &str) -> Option<Phase> {
         ("after end of data", Phase::EndOfData),
         ("after rcpt to", Phase::Rcpt),
         ("after mail from", Phase::Mail),
+        ("does not like recipient", Phase::Rcpt),
+        ("failed after i sent the message", Phase::EndOfData),
+        ("but sender was rejected", Phase::Mail),
+        ("[rcpt_to]", Phase::Rcpt),
+        ("[mail_from]", Phase::Mail),
+        ("[data]", Phase::EndOfData),
+        ("[end_of_data]", Phase::EndOfData),
+        ("said 550 for rcpt to response", Phase::Rcpt),
+        ("(state 14)", Phase::Rcpt),
+        ("(state 17)", Phase::EndOfData),
+        ("(state 18)", Phase::EndOfData),
+        ("rcpt to command failed", Phase::Rcpt),
     ] {
         if words.contains(word) {
             return Some(phase);

@@ -275,6 +275,9 @@ fn from_status(told: &RecipientStatus, said: &str, classifier: &Classifier) -> R
             classification = better;
         }
     }
+    if let Some(state) = state_of_mailbox(told, status, said, &classification, classifier) {
+        classification = state;
+    }
     classification = match told.action {
         Some(Action::Delivered | Action::Relayed | Action::Expanded) => {
             verdict(Category::Delivered, None, Because::Nothing, 95)
@@ -334,6 +337,37 @@ fn about(said: &str, recipient: &str) -> String {
     }
     out
 }
+
+/// The reporter's own words against a mere "user unknown": a mailbox that it calls disabled exists. It says so behind the
+/// status, where the code must agree, or before it lists the one recipient, where no host is quoted.
+fn state_of_mailbox(
+    told: &RecipientStatus,
+    status: Option<EnhancedStatus>,
+    said: &str,
+    so_far: &Classification,
+    classifier: &Classifier,
+) -> Option<Classification> {
+    if so_far.category != Category::UserUnknown || !matches!(so_far.rule, Because::Rule(_)) {
+        return None;
+    }
+    let disabled = |text: &str, status| {
+        let verdict = classifier.classify_refusal(Refused { status, text, ..Refused::default() });
+        (verdict.category == Category::MailboxDisabled).then_some(verdict)
+    };
+    if let Some(words) = &told.comment {
+        return status
+            .filter(|status| (status.subject(), status.detail()) == (2, 1))
+            .and_then(|status| disabled(words, Some(status)));
+    }
+    if told.diagnostic.is_some() {
+        return None;
+    }
+    let (lead, _) = said.split_once(&*told.recipient).filter(|_| told.recipient.contains('@'))?;
+    disabled(lead.get(lead.len().saturating_sub(LEAD)..).unwrap_or(lead), None)
+}
+
+/// Octets of prose before a recipient that are taken to be about it.
+const LEAD: usize = 600;
 
 /// A host that took the recipient at RCPT and says "user unknown" after the message has filtered it: the address lives.
 fn after_data(mut classification: Classification, phase: Option<Phase>) -> Classification {

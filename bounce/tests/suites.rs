@@ -178,7 +178,7 @@ fn sisimai() {
         println!("sisimai reasons: {} of {}", reasons.right, reasons.total);
     }
     // Of the misses most are `filtered` for a plain "user unknown" without a phase: docs/bounce.md lists and judges them.
-    assert!(found >= 98.0 && verdicts >= 95.0, "{found} {verdicts}");
+    assert!(found >= 98.0 && verdicts >= 95.9, "{found} {verdicts}");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct RecipientStatus {
     pub action: Option<Action>,
     /// The status.
     pub status: Option<EnhancedStatus>,
+    /// What the reporter wrote in words behind the status, as a comment.
+    pub comment: Option<Box<str>>,
     /// The type of the diagnostic, such as `smtp`, in lower case.
     pub diagnostic_type: Option<Box<str>>,
     /// The diagnostic.
@@ -93,6 +95,10 @@ fn recipient(fields: &Fields) -> Option<RecipientStatus> {
     let status = fields.get("status").and_then(|value| {
         value.split(|c: char| !(c.is_ascii_digit() || c == '.')).find_map(|word| word.parse().ok())
     });
+    let comment = fields.get("status").and_then(|value| {
+        let words = value.split_once('(')?.1.trim_end().trim_end_matches(')').trim();
+        (!words.is_empty()).then(|| words.into())
+    });
     if action.is_none() && status.is_none() && last.is_none() {
         return None;
     }
@@ -103,6 +109,7 @@ fn recipient(fields: &Fields) -> Option<RecipientStatus> {
         original: original.map(Into::into),
         action,
         status,
+        comment,
         diagnostic_type: diagnostic.as_ref().map(|(kind, _)| kind.to_ascii_lowercase().into()),
         diagnostic: diagnostic.map(|(_, text)| text).filter(|text| !text.is_empty()).map(Into::into),
         remote_mta: fields.get("remote-mta").map(|value| untyped(value).1.into()),

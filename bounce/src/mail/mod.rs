@@ -212,6 +212,12 @@ impl<'a> Mail<'a> {
                 }
                 _ => {
                     let is_message = matches!(kind.main.as_str(), "message/rfc822" | "message/global");
+                    // A multipart that lost its boundary is still something to read.
+                    let kind = if kind.main.starts_with("multipart/") && depth < limits.depth {
+                        Structured::parse("text/plain")
+                    } else {
+                        kind
+                    };
                     parts.push(Part { fields, kind, body, enclosed });
                     if is_message && depth < limits.depth {
                         let (fields, body) = Fields::read(body, limits);
