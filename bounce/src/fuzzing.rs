@@ -24,6 +24,16 @@ pub fn delivery_status(data: &[u8]) {
     assert!(notification.recipients.len() <= limits.reports, "more recipients than the limit");
 }
 
+/// The fields of a complaint, in the mail that makes them one.
+pub fn complaint(data: &[u8]) {
+    let limits = Limits::default();
+    let head = b"Content-Type: multipart/report; report-type=feedback-report; boundary=\"=f\"\r\n\r\n--=f\r\nContent-Type: message/feedback-report\r\n\r\n";
+    let report = CLASSIFIER.with(|classifier| read(&[head, data].concat(), classifier, &limits));
+    assert!(report.reports.len() <= limits.reports, "more recipients than the limit");
+    let all_complain = report.reports.iter().all(|one| !one.classification.hard);
+    assert!(report.feedback.is_none() || all_complain, "a complaint says that an address is dead");
+}
+
 /// A refusal, and a rules file.
 pub fn rules(data: &[u8]) {
     let text = String::from_utf8_lossy(data);

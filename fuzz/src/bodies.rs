@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use postwright_bounce::fuzzing;
 use postwright_core::{Domain, Instant, Mailbox, MemoryZone, Name, Record, ReversePath, Timestamp};
 use postwright_dkim::arc::ArcVerifier;
 use postwright_dkim::{BodyCanon, Canon, KeyRecord, Verifier, relaxed_field};
@@ -47,6 +48,11 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("report", report),
     ("spool_entry", spool_entry),
     ("shaping_rules", shaping_rules),
+    ("bounce_mail", fuzzing::mail),
+    ("bounce_status", fuzzing::delivery_status),
+    ("bounce_complaint", fuzzing::complaint),
+    ("bounce_rules", fuzzing::rules),
+    ("bounce_address", fuzzing::addresses),
 ];
 
 fn text(data: &[u8]) -> &str {

@@ -91,5 +91,5 @@ macro_rules! bodies {
 bodies! {
     address zone command dot_decoder proxy reply server_session dkim_verify dkim_key dkim_signature
     dkim_canon arc spf_record spf_check dmarc_record dmarc_author auth_results report spool_entry
-    shaping_rules
+    shaping_rules bounce_mail bounce_status bounce_complaint bounce_rules bounce_address
 }
