@@ -48,7 +48,7 @@ pub(crate) struct Delivery {
     routes: Routes,
     world: World,
     options: Options,
-    sts: Option<MtaSts>,
+    sts: Option<sts::Finder>,
 }
 
 impl Delivery {
@@ -63,6 +63,7 @@ impl Delivery {
         let mut limits = PoolLimits::default();
         limits.total = limits.total.min(idle);
         let pool = Pool::new(limits, world.clock.clone());
+        let sts = sts.map(|MtaSts { fetch, store }| sts::Finder::new(fetch, store));
         Delivery { client, pool, routes, world, options: Options::new(config), sts }
     }
 
@@ -155,8 +156,8 @@ impl Delivery {
         let nowhere: Domain = "invalid".parse().expect("a literal domain");
         let domain = named.unwrap_or(&nowhere);
         let found = match (&self.sts, via, named) {
-            (Some(MtaSts { fetch, store }), Via::Mx, Some(domain)) => {
-                sts::find(domain, resolver, &**fetch, &**store, self.world.clock.now()).await
+            (Some(finder), Via::Mx, Some(domain)) => {
+                finder.find(domain, resolver, self.world.clock.now()).await.found
             }
             _ => sts::Found::None,
         };

@@ -14,7 +14,7 @@ use postwright::core::{
     SeededEntropy, SystemClock, Timestamp, World,
 };
 use postwright::queue::MemorySpool;
-use postwright::smtp_client::sts::{Fetch, Fetched, MemoryStore};
+use postwright::smtp_client::sts::{Fetch, FetchError, Fetched, MemoryStore};
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, TcpConnector, Trust};
 use postwright::smtp_server::{Accepted, Counters, Handler, Server, ServerConfig, Session};
 use postwright::{Departure, Event, Mta, MtaSts, NotNow, Observer, Pace, Pass};
@@ -103,7 +103,7 @@ impl Connector for Network {
 struct OnePolicy(&'static str);
 
 impl Fetch for OnePolicy {
-    fn get<'a>(&'a self, _: &'a str, _: usize, _: Duration) -> BoxFuture<'a, Result<Fetched, String>> {
+    fn get<'a>(&'a self, _: &'a str, _: usize, _: Duration) -> BoxFuture<'a, Result<Fetched, FetchError>> {
         let body = self.0.as_bytes().to_vec();
         Box::pin(async { Ok(Fetched { status: 200, content_type: "text/plain".into(), body }) })
     }

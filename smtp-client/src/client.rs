@@ -19,6 +19,35 @@ use crate::policy::Attempt;
 use crate::route::MailHost;
 use crate::tls::{TlsClient, TlsSetupError, Trust};
 
+/// Is told of each connection that is tried for a message: for reports and logs.
+pub trait Watch: Send + Sync {
+    /// A session with the attempt's server is ready, or why not. A second connection without TLS, after a handshake
+    /// that nobody demanded failed, is not told of.
+    fn tried(&self, attempt: &Attempt, outcome: Result<&Connection, &ConnectError>);
+}
+
+/// A server to try.
+#[derive(Clone, Copy)]
+struct Try<'a> {
+    target: &'a Target,
+    options: &'a Options,
+    /// Who is told what came of it.
+    watched: Option<(&'a Attempt, &'a dyn Watch)>,
+}
+
+impl<'a> Try<'a> {
+    fn of(attempt: &'a Attempt, watch: Option<&'a dyn Watch>) -> Try<'a> {
+        let Attempt { target, options, .. } = attempt;
+        Try { target, options, watched: watch.map(|watch| (attempt, watch)) }
+    }
+
+    fn tell(&self, outcome: Result<&Connection, &ConnectError>) {
+        if let Some((attempt, watch)) = self.watched {
+            watch.tried(attempt, outcome);
+        }
+    }
+}
+
 /// Opens connections and sends messages. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -71,8 +100,8 @@ impl Client {
         options: &Options,
         transaction: Transaction,
     ) -> (Report, Option<Connection>) {
-        let attempts = targets.iter().map(|target| (target, options));
-        self.try_each(attempts, transaction).await
+        let tries = targets.iter().map(|target| Try { target, options, watched: None });
+        self.try_each(tries, transaction).await
     }
 
     /// As [`Client::deliver_keeping`], with options of its own for each server, such as
@@ -82,19 +111,30 @@ impl Client {
         attempts: &[Attempt],
         transaction: Transaction,
     ) -> (Report, Option<Connection>) {
-        let attempts = attempts.iter().map(|attempt| (&attempt.target, &attempt.options));
-        self.try_each(attempts, transaction).await
+        let one = |attempt| Try::of(attempt, None);
+        self.try_each(attempts.iter().map(one), transaction).await
+    }
+
+    /// As [`Client::deliver_each`], and tells of every connection that is tried.
+    pub async fn deliver_watched(
+        &self,
+        attempts: &[Attempt],
+        transaction: Transaction,
+        watch: &dyn Watch,
+    ) -> (Report, Option<Connection>) {
+        let one = |attempt| Try::of(attempt, Some(watch));
+        self.try_each(attempts.iter().map(one), transaction).await
     }
 
     async fn try_each<'a>(
         &self,
-        attempts: impl Iterator<Item = (&'a Target, &'a Options)>,
+        tries: impl Iterator<Item = Try<'a>>,
         transaction: Transaction,
     ) -> (Report, Option<Connection>) {
         let recipients = transaction.envelope.recipients.len();
         let mut best: Option<Report> = None;
-        for (target, options) in attempts {
-            let report = match self.connect_or_fall_back(target, options).await {
+        for one in tries {
+            let report = match self.connect_or_fall_back(one).await {
                 Err(error) => Report::same(&error.status, recipients),
                 Ok(mut connection) => {
                     let report = connection.deliver(transaction.clone()).await;
@@ -117,12 +157,10 @@ impl Client {
 
     /// Connects; if a handshake that nobody demanded fails, connects once more without TLS. Nothing about it is
     /// remembered, so that the next delivery tries TLS again (RFC 7435 4).
-    async fn connect_or_fall_back(
-        &self,
-        target: &Target,
-        options: &Options,
-    ) -> Result<Connection, Box<ConnectError>> {
+    async fn connect_or_fall_back(&self, one: Try<'_>) -> Result<Connection, Box<ConnectError>> {
+        let Try { target, options, .. } = one;
         let result = self.connect(target, options).await;
+        one.tell(result.as_ref().map_err(|error| &**error));
         let tls_failed =
             |error: &ConnectError| matches!(error.close_reason(), Some(CloseReason::TlsFailed(_)));
         match (result, options.in_clear()) {

@@ -253,7 +253,9 @@ impl Connection {
                 tracing::debug!(host = %target.host, address = %target.address, %reason, "no session");
                 let remote = connection.session.remote().clone();
                 let error = ConnectError::new(remote, ConnectFailure::Session(reason), clock.now());
-                Err(Box::new(ConnectError { tls: connection.tls_fault, ..error }))
+                // A fault that nobody minded is not why the session ended.
+                let enforced = matches!(error.close_reason(), Some(CloseReason::TlsFailed(_)));
+                Err(Box::new(ConnectError { tls: connection.tls_fault.filter(|_| enforced), ..error }))
             }
         }
     }
@@ -307,6 +309,11 @@ impl Connection {
     /// The session: what the server offers, and TLS.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// What is wrong with the server's certificate; of an open connection, something that nobody minded.
+    pub fn tls_fault(&self) -> Option<TlsFault> {
+        self.tls_fault
     }
 
     /// Where the connection leads.
@@ -406,8 +413,9 @@ impl Connection {
         let now = self.clock.mono();
         let late = || (TlsFault::Handshake, "the handshake took too long".to_owned());
         match upgraded.unwrap_or_else(|_| Err(late())) {
-            Ok((stream, info)) => {
+            Ok((stream, info, fault)) => {
                 self.io = Transport::Tls(Box::new(stream));
+                self.tls_fault = fault;
                 self.session.handle_tls(info, now);
             }
             Err((fault, why)) => {
@@ -429,7 +437,7 @@ async fn upgrade(
     tls: &TlsClient,
     target: &Target,
     demand: &Demand,
-) -> Result<(TlsStream<BoxIo>, TlsInfo), (TlsFault, String)> {
+) -> Result<(TlsStream<BoxIo>, TlsInfo, Option<TlsFault>), (TlsFault, String)> {
     let unusable = || (TlsFault::Handshake, "the host's name cannot be used with TLS".to_owned());
     let name = server_name(&target.host, demand).ok_or_else(unusable)?;
     let (config, verdict) = tls.session(demand).map_err(|error| (TlsFault::of(&error), error.to_string()))?;
@@ -438,7 +446,7 @@ async fn upgrade(
         (inner.map_or(TlsFault::Handshake, TlsFault::of), error.to_string())
     })?;
     let info = describe(&stream, &verdict);
-    Ok((stream, info))
+    Ok((stream, info, verdict.fault()))
 }
 
 fn describe(stream: &TlsStream<BoxIo>, verdict: &Verdict) -> TlsInfo {

@@ -56,7 +56,7 @@
 //! | RFC 6698, 7671, 7672 (DANE) | `tests/all/dane.rs`, with OpenSSL's vectors |
 //! | RFC 8461 (MTA-STS) | `tests/all/sts.rs` |
 //! | RFC 8460 (reports, feature `tls-reports`) | `tests/all/tlsrpt.rs` |
-//! | RFC 7672, 8461, 8689 (one decision) | `tests/all/policy.rs` |
+//! | RFC 7672, 8461, 8689 (one decision) | `tests/all/policy.rs`, `tests/all/table.rs` |
 
 mod client;
 pub mod connect;
@@ -72,7 +72,7 @@ pub mod tls;
 #[cfg(feature = "tls-reports")]
 pub mod tlsrpt;
 
-pub use client::{Client, is_lost, targets};
+pub use client::{Client, Watch, is_lost, targets};
 pub use connect::{BoxIo, Connector, Target, TcpConnector};
 #[cfg(feature = "sasl")]
 pub use connection::Account;

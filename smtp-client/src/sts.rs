@@ -6,13 +6,20 @@
 //!
 //! Standards: RFC 8461 (3.1 TXT, 3.2 policy, 3.3 fetching, 4.1 matching, 5 applying, 10.2 sizes and times).
 //!
+//! Parts: finding and refreshing them is in finder.rs.
+//!
 //! Not here: what a policy demands of a session (policy), the HTTPS client (the embedder's [`Fetch`]).
 
+mod finder;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use postwright_core::{BoxFuture, Domain, Host, Name, Record, RecordKind, Resolver, Timestamp};
+use postwright_core::{BoxFuture, Domain, Host, Record, Timestamp};
+
+pub use finder::{Finder, Finding, PAUSE, REFRESH, REMEMBERED, find};
 
 /// Longest policy in octets (RFC 8461 3.3 suggests 64 KiB).
 pub const POLICY_MAX: usize = 64 * 1024;
@@ -43,6 +50,20 @@ pub struct Policy {
     pub mx: Vec<Box<str>>,
     /// How long it lives, in seconds.
     pub max_age: u64,
+}
+
+/// The policy's text (RFC 8461 3.2): what [`Policy::parse`] reads.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            Mode::Enforce => "enforce",
+            Mode::Testing => "testing",
+            Mode::None => "none",
+        };
+        writeln!(f, "version: STSv1\nmode: {mode}")?;
+        self.mx.iter().try_for_each(|pattern| writeln!(f, "mx: {pattern}"))?;
+        writeln!(f, "max_age: {}", self.max_age)
+    }
 }
 
 /// Why a text is no policy.
@@ -155,13 +176,24 @@ pub struct Fetched {
 /// The certificate must be verified against the web's roots for the URL's host. Redirects must not be followed, and
 /// no more than `limit` octets and `timeout` of time be spent.
 pub trait Fetch: Send + Sync {
-    /// Gets `url`. An error is a reason in words.
+    /// Gets `url`.
     fn get<'a>(
         &'a self,
         url: &'a str,
         limit: usize,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<Fetched, String>>;
+    ) -> BoxFuture<'a, Result<Fetched, FetchError>>;
+}
+
+/// Why a document was not fetched, in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The web server's certificate is bad.
+    #[error("the web server's certificate is bad: {0}")]
+    Certificate(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A policy as it is kept.
@@ -188,6 +220,9 @@ pub trait Store: Send + Sync {
 
     /// Keeps a policy in place of an older one.
     fn save<'a>(&'a self, domain: &'a Domain, kept: &'a Kept) -> BoxFuture<'a, Result<(), String>>;
+
+    /// The domains of which something is kept.
+    fn domains(&self) -> BoxFuture<'_, Result<Vec<Domain>, String>>;
 }
 
 /// A [`Store`] in memory: for tests, and where a restart may forget.
@@ -206,6 +241,25 @@ impl Store for MemoryStore {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(domain.clone(), kept.clone());
         Box::pin(async { Ok(()) })
     }
+
+    fn domains(&self) -> BoxFuture<'_, Result<Vec<Domain>, String>> {
+        let domains = self.kept.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        Box::pin(async { Ok(domains) })
+    }
+}
+
+/// Why a policy that DNS announces cannot be had, in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It cannot be fetched.
+    #[error("{0}")]
+    Fetch(String),
+    /// The web server's certificate is bad.
+    #[error("{0}")]
+    Certificate(String),
+    /// What was fetched is no policy.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// What is known of a domain's policy.
@@ -217,60 +271,4 @@ pub enum Found {
     Policy(Policy),
     /// It may have one: mail to it waits. Why.
     Unknown(Box<str>),
-}
-
-/// Finds the policy of a domain: the kept one, or a newer one if DNS announces it and it can be fetched.
-pub async fn find(
-    domain: &Domain,
-    resolver: &dyn Resolver,
-    fetch: &dyn Fetch,
-    store: &dyn Store,
-    now: Timestamp,
-) -> Found {
-    let kept = match store.load(domain).await {
-        Ok(kept) => kept.filter(|kept| kept.is_alive(now)),
-        Err(why) => return Found::Unknown(format!("the store of MTA-STS policies failed: {why}").into()),
-    };
-    let announced = match Name::from(domain).prepend("_mta-sts") {
-        Ok(name) => resolver.lookup(&name, RecordKind::Txt).await.ok(),
-        Err(_) => None,
-    };
-    let id = announced.and_then(|answer| record_id(answer.records()));
-    let known = kept.as_ref().map(|kept| &*kept.id);
-    let newer = id.filter(|id| known != Some(&**id));
-    let current = match newer {
-        None => kept,
-        Some(id) => match fetched(domain, fetch).await {
-            Ok(policy) => {
-                let new = Kept { policy, id, at: now };
-                if let Err(why) = store.save(domain, &new).await {
-                    tracing::warn!(%domain, %why, "an MTA-STS policy was not kept");
-                }
-                Some(new)
-            }
-            // RFC 8461 5.1: a policy that is kept goes on standing; without one there is none.
-            Err(why) => {
-                tracing::info!(%domain, %why, "an MTA-STS policy was not fetched");
-                kept
-            }
-        },
-    };
-    match current.map(|kept| kept.policy) {
-        Some(policy) if policy.mode != Mode::None => Found::Policy(policy),
-        _ => Found::None,
-    }
-}
-
-async fn fetched(domain: &Domain, fetch: &dyn Fetch) -> Result<Policy, String> {
-    let url = format!("https://mta-sts.{domain}/.well-known/mta-sts.txt");
-    let Fetched { status, content_type, body } = fetch.get(&url, POLICY_MAX, FETCH_TIMEOUT).await?;
-    // RFC 8461 3.3: 200 and nothing else; redirects count as failures.
-    if status != 200 {
-        return Err(format!("{url} answers {status}"));
-    }
-    let kind = content_type.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("text/plain") {
-        return Err(format!("{url} is {kind}, not text/plain"));
-    }
-    Policy::parse(&body).map_err(|error| error.to_string())
 }

@@ -186,6 +186,11 @@ impl Verdict {
     pub(crate) fn is_verified(&self) -> bool {
         matches!(self.result.get(), Some(Ok(())))
     }
+
+    /// What is wrong with it, enforced or not.
+    pub(crate) fn fault(&self) -> Option<TlsFault> {
+        self.result.get()?.as_ref().err().map(TlsFault::of)
+    }
 }
 
 /// rustls's time, taken from our clock.

@@ -5,9 +5,13 @@
 //!
 //! Standards: RFC 8460 (3 the TXT record, 4 the report, 4.3 result types, 5.1 file name, 5.3 mail).
 //!
+//! Parts: what a session counts as ([`Seen`], seen.rs), the counting ([`Tally`], tally.rs).
+//!
 //! Not here: signing and sending the mail (mta), fetching and DKIM checks of received mails.
 
-use std::collections::BTreeMap;
+mod seen;
+mod tally;
+
 use std::io::{Read, Write};
 use std::net::IpAddr;
 
@@ -19,6 +23,9 @@ use crate::connection::ConnectError;
 use crate::policy::{Decision, Obstacle, Source};
 use crate::tls::TlsFault;
 
+pub use seen::Seen;
+pub use tally::{Tally, TallyError};
+
 /// How much is counted and read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -27,13 +34,15 @@ pub struct Limits {
     pub domains: usize,
     /// Most different failures of one policy a day: 1,000.
     pub failures: usize,
+    /// Most different policies of one domain a day: 100.
+    pub policies: usize,
     /// Longest report that is read, in octets after decompression: 10 MiB.
     pub report: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { domains: 100_000, failures: 1000, report: 10 << 20 }
+        Limits { domains: 100_000, failures: 1000, policies: 100, report: 10 << 20 }
     }
 }
 
@@ -72,21 +81,27 @@ pub enum ResultType {
 impl ResultType {
     /// What a failed connection counts as; `None` if it failed for a reason that is not about TLS.
     pub fn of(error: &ConnectError) -> Option<ResultType> {
-        match (error.close_reason()?, error.tls) {
-            (CloseReason::TlsUnavailable(_), _) => Some(ResultType::StarttlsNotSupported),
-            (_, Some(TlsFault::Expired)) => Some(ResultType::CertificateExpired),
-            (_, Some(TlsFault::WrongName)) => Some(ResultType::CertificateHostMismatch),
-            (_, Some(TlsFault::NotTrusted)) => Some(ResultType::CertificateNotTrusted),
-            (_, Some(_)) => Some(ResultType::ValidationFailure),
-            (_, None) => None,
+        match error.close_reason()? {
+            CloseReason::TlsUnavailable(_) => Some(ResultType::StarttlsNotSupported),
+            _ => error.tls.map(ResultType::of_fault),
+        }
+    }
+
+    /// What a bad certificate or handshake counts as.
+    pub fn of_fault(fault: TlsFault) -> ResultType {
+        match fault {
+            TlsFault::Expired => ResultType::CertificateExpired,
+            TlsFault::WrongName => ResultType::CertificateHostMismatch,
+            TlsFault::NotTrusted => ResultType::CertificateNotTrusted,
+            TlsFault::Dane | TlsFault::Certificate | TlsFault::Handshake => ResultType::ValidationFailure,
         }
     }
 
     /// What a host that must not be used counts as, if it is about TLS.
     pub fn of_obstacle(obstacle: &Obstacle) -> Option<ResultType> {
         match obstacle {
-            Obstacle::Dane(postwright_core::DnsError::Bogus) => Some(ResultType::DnssecInvalid),
-            Obstacle::Dane(_) => Some(ResultType::TlsaInvalid),
+            // RFC 8460 4.3.2.1: no valid records were returned, whatever the reason.
+            Obstacle::Dane(_) => Some(ResultType::DnssecInvalid),
             Obstacle::NotInPolicy => Some(ResultType::ValidationFailure),
             _ => None,
         }
@@ -326,98 +341,6 @@ pub struct Day {
     pub start: Timestamp,
     /// The last moment.
     pub end: Timestamp,
-}
-
-/// One session, or one host that could not be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// The policy that was applied.
-    pub policy: PolicyInfo,
-    /// Why it failed, if it did.
-    pub failure: Option<ResultType>,
-    /// From which address.
-    pub sending_ip: Option<IpAddr>,
-    /// Which mail host.
-    pub host: Option<Box<str>>,
-    /// At which address.
-    pub receiving_ip: Option<IpAddr>,
-}
-
-type FailureKey = (ResultType, Option<IpAddr>, Option<Box<str>>, Option<IpAddr>);
-
-#[derive(Debug, Default)]
-struct Count {
-    summary: Summary,
-    failures: BTreeMap<FailureKey, u64>,
-}
-
-/// Counts sessions until they are reported.
-#[derive(Debug, Default)]
-pub struct Tally {
-    limits: Limits,
-    counts: BTreeMap<String, BTreeMap<PolicyInfo, Count>>,
-}
-
-impl Tally {
-    /// An empty tally.
-    pub fn new(limits: Limits) -> Tally {
-        Tally { limits, counts: BTreeMap::new() }
-    }
-
-    /// Counts one session.
-    pub fn count(&mut self, seen: Seen) {
-        let domain = &seen.policy.policy_domain;
-        if !self.counts.contains_key(domain) && self.counts.len() >= self.limits.domains {
-            return;
-        }
-        let policies = self.counts.entry(domain.clone()).or_default();
-        let count = policies.entry(seen.policy).or_default();
-        let Some(failure) = seen.failure else {
-            count.summary.total_successful_session_count += 1;
-            return;
-        };
-        count.summary.total_failure_session_count += 1;
-        let key = (failure, seen.sending_ip, seen.host, seen.receiving_ip);
-        if count.failures.len() < self.limits.failures || count.failures.contains_key(&key) {
-            *count.failures.entry(key).or_default() += 1;
-        }
-    }
-
-    /// Takes what was counted as one report a domain, and starts anew.
-    pub fn take(&mut self, organization: &str, contact: &str, day: Day) -> Vec<(Domain, Report)> {
-        let counts = std::mem::take(&mut self.counts);
-        let mut reports = Vec::new();
-        for (domain, policies) in counts {
-            let Ok(name) = domain.parse::<Domain>() else { continue };
-            let report = Report {
-                organization_name: organization.to_owned(),
-                date_range: DateRange { start_datetime: date(day.start), end_datetime: date(day.end) },
-                contact_info: contact.to_owned(),
-                report_id: format!("{}_{domain}", date(day.start)),
-                policies: policies.into_iter().map(|(policy, count)| count.report(policy)).collect(),
-            };
-            reports.push((name, report));
-        }
-        reports
-    }
-}
-
-impl Count {
-    fn report(self, policy: PolicyInfo) -> PolicyReport {
-        let failure =
-            |((result_type, sending_mta_ip, host, receiving_ip), count): (FailureKey, u64)| Failure {
-                result_type,
-                sending_mta_ip,
-                receiving_mx_hostname: host.map(Into::into),
-                receiving_mx_helo: None,
-                receiving_ip,
-                failed_session_count: count,
-                additional_information: None,
-                failure_reason_code: None,
-            };
-        let failure_details = self.failures.into_iter().map(failure).collect();
-        PolicyReport { policy, summary: self.summary, failure_details }
-    }
 }
 
 /// RFC 3339 without parts of a second, as in RFC 8460's examples.

@@ -8,7 +8,11 @@ mod peer;
 mod policy;
 mod pool;
 mod route;
+#[cfg(feature = "tls-reports")]
+mod signed;
 mod sink;
 mod sts;
+#[cfg(feature = "tls-reports")]
+mod table;
 #[cfg(feature = "tls-reports")]
 mod tlsrpt;

@@ -1,15 +1,15 @@
-//! The TLS decision: the table of what is known, and whole deliveries over real handshakes.
+//! The TLS decision as a pure function, and how the faults of a handshake are told apart. Whole deliveries are in
+//! table.rs.
 
-use postwright_core::{DnsError, Domain, MemoryZone, Outcome, SeededEntropy, Timestamp};
+use postwright_core::{DnsError, Domain, Outcome, Timestamp};
 use postwright_smtp_client::dane::{Lookup, Matching, Selector, Tlsa, Usage};
-use postwright_smtp_client::policy::{Facts, Level, Obstacle, Wishes, attempts, decide};
-use postwright_smtp_client::route::{MailHost, Route, Rules, plan};
+use postwright_smtp_client::policy::{Facts, Level, Obstacle, decide};
+use postwright_smtp_client::route::MailHost;
 use postwright_smtp_client::sts::{Found, Policy};
 use postwright_smtp_client::{Demand, Target, TlsFault};
 use postwright_smtp_proto::client::StartTls;
-use rustls_pki_types::CertificateDer;
 
-use crate::peer::{HELLO, Issued, ONE, QUIT, Scripts, client, hosts, issue, options, transaction};
+use crate::peer::{Scripts, client, hosts, issue, options};
 
 fn host(mx_secure: bool) -> MailHost {
     MailHost {
@@ -129,151 +129,8 @@ fn a_message_can_ask_for_more_or_less() {
     }
 }
 
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-/// What DNS says besides MX and address: TLSA data that fits or does not, secure or not, or a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dns {
-    Plain,
-    EndEntity,
-    EndEntityWrong,
-    TrustAnchor,
-    Insecure,
-    Bogus,
-    Timeout,
-}
-
-/// The server's side of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Server {
-    NoTls,
-    Refuses,
-    BreaksHandshake,
-    Expired,
-    WrongName,
-    SelfSigned,
-    Valid,
-}
-
-fn zone(dns: Dns, issued: &Issued) -> MemoryZone {
-    let tlsa = match dns {
-        Dns::Plain => String::new(),
-        Dns::EndEntity | Dns::Insecure => format!("TLSA 3 0 0 {}", hex(&issued.leaf)),
-        Dns::EndEntityWrong => format!("TLSA 3 0 1 {}", hex(&[7; 32])),
-        Dns::TrustAnchor => format!("TLSA 2 0 0 {}", hex(&issued.root)),
-        Dns::Bogus => "BOGUS".to_owned(),
-        Dns::Timeout => "TIMEOUT".to_owned(),
-    };
-    let mut text = "x.example. MX 10 mx0.x.example.\nmx0.x.example. A 192.0.2.1\n".to_owned();
-    if !tlsa.is_empty() {
-        text.push_str(&format!("_25._tcp.mx0.x.example. {tlsa}\n"));
-    }
-    if dns != Dns::Insecure {
-        text.push_str("$SECURE x.example.\n");
-    }
-    MemoryZone::parse(&text).unwrap()
-}
-
-const OFFER: &str =
+pub(crate) const OFFER: &str =
     "S: 220 mx\nC: EHLO client.example\nS: 250-mx\nS: 250-PIPELINING\nS: 250 STARTTLS\nC: STARTTLS\n";
-
-fn scripts(server: Server, issued: &Issued) -> std::sync::Arc<Scripts> {
-    let clear = format!("{HELLO}{ONE}{QUIT}");
-    let secure =
-        format!("{OFFER}S: 220 go\nTLS\nC: EHLO client.example\nS: 250-mx\nS: 250 PIPELINING\n{ONE}{QUIT}");
-    let first = match server {
-        Server::NoTls => clear.clone(),
-        Server::Refuses => format!("{OFFER}S: 454 4.7.0 not now\n{ONE}{QUIT}"),
-        Server::BreaksHandshake => format!("{OFFER}S: 220 go\nCLOSE"),
-        _ => secure,
-    };
-    // A second connection, if it comes to that, is the fallback: the same server, asked without STARTTLS.
-    let fallback = clear.replace("S: 250 PIPELINING\n", "S: 250-PIPELINING\nS: 250 STARTTLS\n");
-    Scripts::new(&[Some(&first), Some(&fallback)], Some(issued.acceptor.clone()))
-}
-
-/// Routes, decides and delivers; tells the outcome, whether TLS was used and verified, and what decided.
-async fn deliver(server: Server, dns: Dns, level: Level, found: &Found) -> String {
-    let names: &[&str] = if server == Server::WrongName { &["wrong.example"] } else { &["mx0.x.example"] };
-    let issued = issue(names, server == Server::Expired);
-    let zone = zone(dns, &issued);
-    let domain: Domain = "x.example".parse().unwrap();
-    let route = plan(&domain.clone().into(), &zone, &SeededEntropy::new(1), &Rules::default()).await;
-    let Route::Hosts(mail_hosts) = route else { panic!("{route:?}") };
-    let wishes = Wishes { level, ..Wishes::default() };
-    let (attempts, left_out) = attempts(&domain, &mail_hosts, 25, wishes, &options(), found, &zone).await;
-    if let Some((_, obstacle)) = left_out.first() {
-        return format!("later: {obstacle:?}");
-    }
-    let roots: Vec<CertificateDer<'static>> =
-        if server == Server::SelfSigned { Vec::new() } else { vec![issued.root.clone()] };
-    let scripts = scripts(server, &issued);
-    let (report, _) = client(&scripts, roots).deliver_each(&attempts, transaction()).await;
-    let status = &report.statuses[0];
-    let tls = status.remote.as_ref().and_then(|remote| remote.tls.as_ref());
-    let tls = match (status.outcome, tls) {
-        (Outcome::Delivered, None) => "clear",
-        (Outcome::Delivered, Some(tls)) if tls.verified => "verified",
-        (Outcome::Delivered, Some(_)) => "unverified",
-        _ => return format!("later: {}", status.status),
-    };
-    tls.to_owned()
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_server_meets_every_policy() {
-    use Level::{Encrypted, Opportunistic, Verified};
-    use Server::*;
-    let none = Found::None;
-    let enforce = sts("enforce", "*.x.example");
-    let other = sts("enforce", "other.example");
-    let testing = sts("testing", "other.example");
-    // Columns: opportunistic, encrypted, verified, MTA-STS enforce, MTA-STS testing.
-    for (server, expected) in [
-        (NoTls, ["clear", "later: 4.7.4", "later: 4.7.4", "later: 4.7.4", "clear"]),
-        (Refuses, ["clear", "later: 4.7.4", "later: 4.7.4", "later: 4.7.4", "clear"]),
-        (BreaksHandshake, ["clear", "later: 4.7.5", "later: 4.7.5", "later: 4.7.5", "clear"]),
-        (Expired, ["unverified", "unverified", "later: 4.7.5", "later: 4.7.5", "unverified"]),
-        (WrongName, ["unverified", "unverified", "later: 4.7.5", "later: 4.7.5", "unverified"]),
-        (SelfSigned, ["unverified", "unverified", "later: 4.7.5", "later: 4.7.5", "unverified"]),
-        (Valid, ["verified", "verified", "verified", "verified", "verified"]),
-    ] {
-        let columns = [
-            (Opportunistic, &none),
-            (Encrypted, &none),
-            (Verified, &none),
-            (Opportunistic, &enforce),
-            (Opportunistic, &testing),
-        ];
-        for ((level, found), expected) in columns.into_iter().zip(expected) {
-            let seen = deliver(server, Dns::Plain, level, found).await;
-            assert_eq!(seen, expected, "{server:?} {level:?} {found:?}");
-        }
-    }
-    assert_eq!(deliver(Valid, Dns::Plain, Opportunistic, &other).await, "later: NotInPolicy");
-    // DANE: names and dates do not matter to DANE-EE; DANE-TA checks both (RFC 7672 3.1, 3.2).
-    for (server, dns, expected) in [
-        (Valid, Dns::EndEntity, "verified"),
-        (SelfSigned, Dns::EndEntity, "verified"),
-        (Expired, Dns::EndEntity, "verified"),
-        (WrongName, Dns::EndEntity, "verified"),
-        (Valid, Dns::EndEntityWrong, "later: 4.7.5"),
-        (NoTls, Dns::EndEntity, "later: 4.7.4"),
-        (Refuses, Dns::EndEntity, "later: 4.7.4"),
-        (BreaksHandshake, Dns::EndEntity, "later: 4.7.5"),
-        (SelfSigned, Dns::TrustAnchor, "verified"),
-        (WrongName, Dns::TrustAnchor, "later: 4.7.5"),
-        (Expired, Dns::TrustAnchor, "later: 4.7.5"),
-        (SelfSigned, Dns::Insecure, "unverified"),
-        (NoTls, Dns::Insecure, "clear"),
-        (Valid, Dns::Bogus, "later: Dane(Bogus)"),
-        (Valid, Dns::Timeout, "later: Dane(Timeout)"),
-    ] {
-        assert_eq!(deliver(server, dns, Opportunistic, &none).await, expected, "{server:?} {dns:?}");
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn the_fault_of_a_handshake_is_told_apart() {

@@ -1,11 +1,12 @@
 //! MTA-STS: records, policies, matching, and what is kept when DNS, web server or store fail.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright_core::{BoxFuture, Domain, MemoryZone, Record, Timestamp};
 use postwright_smtp_client::sts::{
-    Fetch, Fetched, Found, Kept, MemoryStore, Mode, Policy, PolicyError, Store, find, record_id,
+    Fetch, FetchError, Fetched, Finder, Found, Kept, MemoryStore, Mode, Policy, PolicyError, Store, Trouble,
+    find, record_id,
 };
 
 /// The example of RFC 8461 3.2.
@@ -73,7 +74,7 @@ fn exactly_one_record_counts() {
 
 /// Answers as told and remembers what it was asked.
 struct Web {
-    answer: Mutex<Result<Fetched, String>>,
+    answer: Mutex<Result<Fetched, FetchError>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -84,7 +85,10 @@ impl Web {
     }
 
     fn down() -> Web {
-        Web { answer: Mutex::new(Err("connection refused".into())), asked: Mutex::default() }
+        Web {
+            answer: Mutex::new(Err(FetchError::Failed("connection refused".into()))),
+            asked: Mutex::default(),
+        }
     }
 
     fn asked(&self) -> usize {
@@ -98,7 +102,7 @@ impl Fetch for Web {
         url: &'a str,
         limit: usize,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<Fetched, String>> {
+    ) -> BoxFuture<'a, Result<Fetched, FetchError>> {
         assert_eq!((limit, timeout), (64 * 1024, Duration::from_secs(60)));
         self.asked.lock().unwrap().push(url.to_owned());
         let answer = self.answer.lock().unwrap().clone();
@@ -116,6 +120,10 @@ impl Store for BrokenStore {
     fn save<'a>(&'a self, _: &'a Domain, _: &'a Kept) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async { Err("disk".into()) })
     }
+
+    fn domains(&self) -> BoxFuture<'_, Result<Vec<Domain>, String>> {
+        Box::pin(async { Err("disk".into()) })
+    }
 }
 
 fn zone(record: &str) -> MemoryZone {
@@ -128,7 +136,7 @@ fn at(day: u64) -> Timestamp {
 
 async fn mode(record: &str, web: &Web, store: &dyn Store, day: u64) -> String {
     let domain = "example.com".parse().unwrap();
-    match find(&domain, &zone(record), web, store, at(day)).await {
+    match find(&domain, &zone(record), web, store, at(day)).await.found {
         Found::Policy(policy) => format!("{:?}", policy.mode),
         Found::None => "no policy".to_owned(),
         Found::Unknown(why) => format!("unknown: {why}"),
@@ -181,4 +189,57 @@ async fn odd_answers_are_no_policy_and_a_broken_store_never_fails_open() {
     assert_eq!(good.asked(), 0, "nothing is fetched that DNS does not announce");
     let why = mode(ONE, &good, &BrokenStore, 0).await;
     assert_eq!(why, "unknown: the store of MTA-STS policies failed: disk");
+}
+
+#[tokio::test]
+async fn a_fetch_that_failed_is_not_repeated_at_once_and_says_why() {
+    let (down, store) = (Arc::new(Web::down()), Arc::new(MemoryStore::default()));
+    let finder = Finder::new(down.clone(), store.clone());
+    let domain: Domain = "example.com".parse().unwrap();
+    let (one, two) = (zone("TXT \"v=STSv1; id=1\""), zone("TXT \"v=STSv1; id=2\""));
+    for (seconds, zone, asked) in [(0, &one, 1), (1, &one, 1), (299, &one, 1), (301, &one, 2), (302, &two, 3)]
+    {
+        let finding = finder.find(&domain, zone, at(0) + Duration::from_secs(seconds)).await;
+        assert_eq!(finding.found, Found::None);
+        assert!(matches!(finding.trouble, Some(Trouble::Fetch(_))), "{finding:?}");
+        assert_eq!(down.asked(), asked, "after {seconds} s");
+    }
+    // Once it works, the trouble is over.
+    *down.answer.lock().unwrap() =
+        Ok(Fetched { status: 200, content_type: "text/plain".into(), body: RFC.to_vec() });
+    let finding = finder.find(&domain, &two, at(1)).await;
+    assert!(matches!(finding.found, Found::Policy(_)) && finding.trouble.is_none(), "{finding:?}");
+    for (answer, invalid) in [
+        (Err(FetchError::Certificate("expired".into())), false),
+        (Ok(Fetched { status: 200, content_type: "text/plain".into(), body: b"x".to_vec() }), true),
+    ] {
+        *down.answer.lock().unwrap() = answer;
+        // The policy that is kept stands all the same.
+        let finding = finder.find(&domain, &one, at(2 + u64::from(invalid))).await;
+        assert!(matches!(finding.found, Found::Policy(_)), "{finding:?}");
+        assert_eq!(matches!(finding.trouble, Some(Trouble::Invalid(_))), invalid, "{finding:?}");
+        assert_eq!(matches!(finding.trouble, Some(Trouble::Certificate(_))), !invalid, "{finding:?}");
+    }
+}
+
+#[tokio::test]
+async fn kept_policies_are_fetched_again_each_day() {
+    let (web, store) = (Arc::new(Web::new(200, "text/plain", RFC)), Arc::new(MemoryStore::default()));
+    let finder = Finder::new(web.clone(), store.clone());
+    let domain: Domain = "example.com".parse().unwrap();
+    let zone = zone("TXT \"v=STSv1; id=1\"");
+    finder.find(&domain, &zone, at(0)).await;
+    assert_eq!(finder.refresh(at(0)).await, Ok(0));
+    // max_age is a week: refreshed daily it never runs out, though DNS never announces anything new.
+    for day in 1..20 {
+        assert_eq!(finder.refresh(at(day)).await, Ok(1), "day {day}");
+    }
+    assert_eq!(web.asked(), 20);
+    *web.answer.lock().unwrap() = Err(FetchError::Failed("down".into()));
+    for day in 20..26 {
+        assert_eq!(finder.refresh(at(day)).await, Ok(0));
+        assert!(matches!(finder.find(&domain, &zone, at(day)).await.found, Found::Policy(_)), "day {day}");
+    }
+    assert_eq!(finder.find(&domain, &zone, at(26)).await.found, Found::None, "a week after the last success");
+    assert!(Finder::new(web, Arc::new(BrokenStore)).refresh(at(26)).await.is_err());
 }

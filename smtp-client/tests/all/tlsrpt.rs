@@ -18,6 +18,7 @@ fn policy(domain: &str) -> PolicyInfo {
 fn seen(domain: &str, failure: Option<ResultType>) -> Seen {
     let ip = |text: &str| Some(text.parse().unwrap());
     Seen {
+        domain: domain.parse().unwrap(),
         policy: policy(domain),
         failure,
         sending_ip: ip("192.0.2.1"),
