@@ -84,26 +84,48 @@ fn judge(name: &str, lines: &[Line<'_>]) -> [f64; 3] {
 fn the_held_out_half() {
     let corpus = include_str!("../corpus/held-out.tsv");
     let [permanence, hard, category] = judge("held-out", &lines(corpus));
-    assert!(permanence >= 97.0 && hard >= 97.0 && category >= 55.0, "{permanence} {hard} {category}");
+    assert!(permanence >= 95.0 && hard >= 97.0 && category >= 65.0, "{permanence} {hard} {category}");
 }
 
 #[test]
 fn the_rule_making_half() {
     let corpus = include_str!("../corpus/rule-making.tsv");
     let [permanence, hard, category] = judge("rule-making", &lines(corpus));
-    assert!(permanence >= 97.0 && hard >= 97.0 && category >= 90.0, "{permanence} {hard} {category}");
+    assert!(permanence >= 99.0 && hard >= 99.0 && category >= 97.0, "{permanence} {hard} {category}");
 }
 
-/// Distinct texts, and no source on both sides.
+/// A refusal's words: what is left without addresses, codes and punctuation.
+fn words(text: &str) -> String {
+    let kept = text.split_whitespace().filter(|word| !word.contains('@'));
+    let kept = kept.flat_map(|word| word.split(|c: char| !c.is_alphabetic())).filter(|word| !word.is_empty());
+    kept.collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+/// Distinct texts; no source and no wording on both sides; each line with its source, few of them our own.
 #[test]
 fn the_halves_share_nothing() {
     let (made, held) =
         (lines(include_str!("../corpus/rule-making.tsv")), lines(include_str!("../corpus/held-out.tsv")));
     let texts: BTreeSet<&str> = made.iter().chain(&held).map(|line| line.text).collect();
     assert_eq!(texts.len(), made.len() + held.len(), "a refusal stands twice");
+    let known: BTreeSet<String> = made.iter().map(|line| words(line.text)).collect();
+    for line in &held {
+        assert!(!known.contains(&words(line.text)), "{:?} stands in both halves", line.text);
+    }
     let sources =
         |lines: &[Line<'_>]| lines.iter().map(|line| line.source.to_owned()).collect::<BTreeSet<_>>();
     assert!(sources(&made).is_disjoint(&sources(&held)));
+    assert!(made.iter().chain(&held).all(|line| !line.source.trim().is_empty()));
     let own = made.iter().chain(&held).filter(|line| line.source == "self-written").count();
-    assert!(own * 3 <= texts.len(), "{own} of {} are self-written", texts.len());
+    println!("{} refusals, {} with a public source", texts.len(), texts.len() - own);
+    assert!(
+        texts.len() >= 600 && texts.len() - own >= 400 && own * 3 <= texts.len(),
+        "{own} are self-written"
+    );
+    for reply in ["421 4.4.2", "421 4.3.2", "450 4.2.0", "550 5.7.1"] {
+        assert!(
+            made.iter().any(|line| line.source == "self-written" && line.text.starts_with(reply)),
+            "{reply}"
+        );
+    }
 }
