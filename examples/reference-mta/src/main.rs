@@ -2,6 +2,7 @@
 //!
 //! This file only reads the command line and hands on; each command has a file of its own under `commands/`.
 
+mod bench;
 mod certificate;
 mod commands;
 mod config;

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Serve(Box<serve::Serve>),
     /// Shows the main job from end to end on loopback.
     Demo(crate::demo::Demo),
+    /// Measures what a durable message costs, beside another MTA if wished.
+    Bench(crate::bench::Bench),
     /// Sends one message to one server.
     Send(send::Send),
     /// Receives mail and throws it away.
@@ -73,6 +75,7 @@ impl Command {
         match self {
             Command::Serve(command) => command.run(),
             Command::Demo(command) => command.run(),
+            Command::Bench(command) => command.run(),
             Command::Send(command) => command.run(),
             Command::Sink(command) => command.run(),
             Command::Config(command) => command.run(),

@@ -52,13 +52,17 @@ pub(crate) struct Serve {
     /// Largest message in octets.
     #[arg(long, value_name = "OCTETS")]
     message_size: Option<u64>,
+    /// Take mail and keep it, but deliver nothing until started without this.
+    #[arg(long)]
+    accept_only: bool,
 }
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         log::start();
+        let accept_only = self.accept_only;
         let config = self.config()?;
-        super::runtime()?.block_on(serve(config))
+        super::runtime()?.block_on(serve(config, accept_only))
     }
 
     fn config(self) -> Result<Config, Failure> {
@@ -85,7 +89,7 @@ impl Serve {
     }
 }
 
-async fn serve(config: Config) -> Result<ExitCode, Failure> {
+async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
     let mta = assemble(&config, clock.clone(), metrics.clone())?;
@@ -127,7 +131,14 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
         // The receivers are the futures beside this one; without them there is nothing to stop.
         let _ = tell.send(true);
     };
-    tokio::join!(stop, listening, mta.run(stopping()));
+    let delivering = async {
+        if accept_only {
+            tracing::warn!("--accept-only is set: nothing is delivered");
+        } else {
+            mta.run(stopping()).await;
+        }
+    };
+    tokio::join!(stop, listening, delivering);
     tracing::info!(counts = ?metrics.counts(), "stopped");
     Ok(ExitCode::SUCCESS)
 }
