@@ -4,7 +4,8 @@
 //! reads, so that a peer that talks early can never make both sides wait for each other. Everything read is handed
 //! to the machine before it is asked what to do next.
 //!
-//! Standards: RFC 5321 4.5.3.2 (time-outs), RFC 3207, RFC 8314 3.3 (implicit TLS), RFC 9266 (tls-exporter).
+//! Standards: RFC 5321 4.5.3.2 (time-outs), RFC 3207, RFC 8314 3.3 (implicit TLS), RFC 9266 (tls-exporter),
+//! RFC 5929 4 (tls-server-end-point).
 //!
 //! Not here: what is said and what it means (smtp-proto), other hosts (deliver), reuse (pool).
 
@@ -457,20 +458,30 @@ fn describe(stream: &TlsStream<BoxIo>, verdict: &Verdict) -> TlsInfo {
         _ => "unknown",
     };
     let cipher = connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
-    let mut exporter = [0; 32];
-    let exporter = connection
-        .export_keying_material(&mut exporter, b"EXPORTER-Channel-Binding", Some(&[]))
-        .is_ok()
-        .then_some(exporter);
+    // RFC 9266 4.2: in TLS 1.2 the exporter is unique only with the extended master secret, which is not shown here.
+    let unique = version == "TLSv1.3";
+    let exporter = connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).ok();
     let peer = connection.peer_certificates().and_then(|chain| chain.first());
     TlsInfo {
         version: version.into(),
         cipher: cipher.unwrap_or_default().into(),
         verified: verdict.is_verified(),
         peer_certificate: peer.map(|certificate| certificate.as_ref().into()),
-        exporter,
+        exporter: exporter.filter(|_| unique),
+        server_end_point: peer.and_then(|certificate| end_point(certificate)),
         ..TlsInfo::default()
     }
+}
+
+/// The `tls-server-end-point` binding (RFC 5929 4.1).
+#[cfg(feature = "sasl")]
+fn end_point(certificate: &[u8]) -> Option<Box<[u8]>> {
+    postwright_smtp_proto::sasl::server_end_point(certificate)
+}
+
+#[cfg(not(feature = "sasl"))]
+fn end_point(_: &[u8]) -> Option<Box<[u8]>> {
+    None
 }
 
 /// What happened first while there was something to write.

@@ -128,7 +128,7 @@ fn leave(open: &mut BTreeMap<IpAddr, usize>, ip: IpAddr) {
 }
 
 /// What counts as one address: an IPv4 address, or the /64 that one IPv6 host can roam in.
-fn one_host(ip: IpAddr) -> IpAddr {
+pub(crate) fn one_host(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         v4 => v4,

@@ -7,21 +7,23 @@
 //!
 //! Not here: what the protocol says (smtp-proto), how connections come in ([`Server`](crate::Server)).
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use postwright_core::{Budget, Clock, EnhancedStatus, Instant, Message, MessageBuilder, Refusal, Reply};
+use postwright_smtp_proto::TlsInfo;
 use postwright_smtp_proto::command::Parameter;
 use postwright_smtp_proto::proxy::{self, Header, Progress};
 use postwright_smtp_proto::server::{self as machine, Answer, AskId, CloseReason, Peer, Question, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::ask::{Decision, Meanwhile, Patience, decide};
 use crate::handler::{Accepted, Acceptor, BodyPiece, Handler, Session};
-use crate::server::{Counters, Drain, Run, ServerConfig};
+use crate::handshakes::Handshakes;
+use crate::server::{Counters, Drain, Run, ServerConfig, handshakes};
 use crate::stream::Stream;
 
 /// Octets read at a time.
@@ -48,7 +50,7 @@ pub(crate) struct Context {
     pub(crate) config: Arc<ServerConfig>,
     /// What the protocol offers on this connection.
     pub(crate) session: Arc<machine::Config>,
-    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) handshakes: Arc<Handshakes>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) drain: Drain,
@@ -67,7 +69,7 @@ where
     A: Acceptor,
 {
     let session = acceptor.session_config(peer.address).unwrap_or_else(|| config.session.clone());
-    let handshakes = Arc::new(Semaphore::new(1));
+    let handshakes = Arc::new(handshakes(&config));
     let context =
         Context { config, session, handshakes, clock, counters: Arc::default(), drain: Drain::never() };
     run(io, peer, acceptor, context).await
@@ -92,7 +94,7 @@ where
     }
     if context.config.implicit_tls {
         let handshake = context.session.limits.handshake_timeout;
-        match timeout(handshake, start_tls(&mut stream, &context)).await {
+        match timeout(handshake, start_tls(&mut stream, peer.address.ip(), &context)).await {
             Ok(Some(info)) => peer.tls = Some(info),
             _ => return Ended { reason: CloseReason::Eof, accepted: 0 },
         }
@@ -130,12 +132,16 @@ where
     }
 }
 
-async fn start_tls<Io>(stream: &mut Stream<Io>, context: &Context) -> Option<postwright_smtp_proto::TlsInfo>
+/// Runs a handshake. `None`: it failed, came to nothing, or had to make room; the connection is gone.
+async fn start_tls<Io>(stream: &mut Stream<Io>, peer: IpAddr, context: &Context) -> Option<TlsInfo>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    let _permit = context.handshakes.acquire().await.ok()?;
-    stream.start_tls(context.config.tls.clone()?).await.ok()
+    let config = context.config.tls.clone()?;
+    // What a silent peer holds is its connection, and that not for long; a slot is for those who have begun.
+    let hello = timeout(context.config.client_hello_timeout, stream.client_hello()).await.ok()?.ok()?;
+    let slot = context.handshakes.enter(peer, &*context.clock).await;
+    slot.run(stream.finish_tls(hello, config)).await?.ok()
 }
 
 struct Connection<'a, Io, A: Acceptor> {
@@ -251,7 +257,8 @@ where
         if !matches!(timeout(patience, flushed).await, Ok(Ok(()))) {
             return self.machine.handle_eof();
         }
-        match timeout(patience, start_tls(&mut self.stream, &self.context)).await {
+        let ip = self.session.peer.address.ip();
+        match timeout(patience, start_tls(&mut self.stream, ip, &self.context)).await {
             Ok(Some(info)) => {
                 let mut peer = (*self.session.peer).clone();
                 peer.tls = Some(info.clone());

@@ -41,7 +41,8 @@
 //! |---|---|---|
 //! | connections in all, from one address, from one network | 1,000, 100, 400 | [`ServerConfig`] |
 //! | new connections of one address in a minute | 6,000 | [`ServerConfig::rate_per_ip`] |
-//! | TLS handshakes at a time | 200 | [`ServerConfig::handshakes`] |
+//! | TLS handshakes at a time, and for one address | 200, 50 | [`ServerConfig::handshakes`], [`ServerConfig::handshakes_per_ip`] |
+//! | silence before a TLS handshake | 15 s | [`ServerConfig::client_hello_timeout`] |
 //! | octets of bodies in memory | 512 MiB | [`ServerConfig::budget`] |
 //! | a handler's decision (not on a whole message) | 5 min | [`ServerConfig::decision_timeout`] |
 //! | lingering after a refusal | 1 MiB or 2 s | [`connection::LINGER_OCTETS`], [`connection::LINGER_TIME`] |
@@ -66,6 +67,7 @@ mod ask;
 pub mod auth;
 pub mod connection;
 mod handler;
+mod handshakes;
 mod server;
 mod stream;
 pub mod submission;

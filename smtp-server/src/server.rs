@@ -14,13 +14,14 @@ use std::time::Duration;
 use postwright_core::{Budget, Clock, Host};
 use postwright_smtp_proto::server::{Config, Peer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::accept::{Accept, Backoff};
 use crate::admission::{Admission, Place};
 use crate::connection::{self, Context};
 use crate::handler::Acceptor;
+use crate::handshakes::Handshakes;
 
 /// How long sessions that are cut short may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -48,8 +49,16 @@ pub struct ServerConfig {
     pub connections_per_network: usize,
     /// New connections of one address in a minute: 6,000.
     pub rate_per_ip: u32,
-    /// TLS handshakes at a time: 200. The others wait within their deadline.
+    /// TLS handshakes at a time: 200. A peer that has said nothing yet runs none. The others wait within their
+    /// deadline.
     pub handshakes: usize,
+    /// TLS handshakes of one address at a time, IPv6 by /64: 50.
+    pub handshakes_per_ip: usize,
+    /// When handshakes are many, the oldest makes room for another once it had this long: 3 s.
+    pub handshake_grace: Duration,
+    /// How long a peer may be silent before the first message of its handshake is whole: 15 s. The whole handshake
+    /// is bounded by [`Limits::handshake_timeout`](postwright_smtp_proto::Limits::handshake_timeout).
+    pub client_hello_timeout: Duration,
     /// When more than this share of `connections` is in use, in percent, new sessions get shorter time-outs and
     /// less patience ([`Limits::stressed`](postwright_smtp_proto::Limits::stressed)): 80.
     pub stress_percent: usize,
@@ -76,6 +85,9 @@ impl ServerConfig {
             connections_per_network: 400,
             rate_per_ip: 6000,
             handshakes: 200,
+            handshakes_per_ip: 50,
+            handshake_grace: Duration::from_secs(3),
+            client_hello_timeout: Duration::from_secs(15),
             stress_percent: 80,
             budget: Budget::new(512 << 20),
             decision_timeout: Duration::from_secs(300),
@@ -193,7 +205,7 @@ pub struct Server<A> {
     acceptor: Arc<A>,
     counters: Arc<Counters>,
     admission: Arc<Admission>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Handshakes>,
     stressed: Arc<Config>,
 }
 
@@ -204,7 +216,7 @@ impl<A: Acceptor> Server<A> {
         stressed.limits = stressed.limits.stressed();
         Server {
             admission: Arc::new(Admission::new(&config)),
-            handshakes: Arc::new(Semaphore::new(config.handshakes.clamp(1, Semaphore::MAX_PERMITS))),
+            handshakes: Arc::new(handshakes(&config)),
             stressed: Arc::new(stressed),
             config: Arc::new(config),
             clock,
@@ -296,6 +308,11 @@ impl<A: Acceptor> Server<A> {
         let full = self.config.connections.saturating_mul(self.config.stress_percent) / 100;
         if self.admission.active() > full { self.stressed.clone() } else { self.config.session.clone() }
     }
+}
+
+/// The slots for TLS handshakes that a configuration asks for.
+pub(crate) fn handshakes(config: &ServerConfig) -> Handshakes {
+    Handshakes::new(config.handshakes, config.handshakes_per_ip, config.handshake_grace)
 }
 
 /// Waits until all tasks have ended, but no longer than `patience`.

@@ -7,11 +7,12 @@ use std::task::{Context, Poll};
 
 use postwright_smtp_proto::TlsInfo;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use crate::tls::describe;
+use crate::tls::{describe, noting_what_is_shown};
 
 /// Clear text, TLS, or nothing while a handshake runs or after one failed.
 pub(crate) enum Stream<Io> {
@@ -21,13 +22,23 @@ pub(crate) enum Stream<Io> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Stream<Io> {
-    /// Runs the handshake. On an error the connection is gone.
-    pub(crate) async fn start_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<TlsInfo> {
+    /// Reads the first message of a handshake. On an error the connection is gone.
+    pub(crate) async fn client_hello(&mut self) -> io::Result<StartHandshake<Io>> {
         let Stream::Clear(io) = std::mem::replace(self, Stream::Gone) else {
             return Err(io::Error::other("TLS is on already"));
         };
-        let stream = TlsAcceptor::from(config).accept(io).await?;
-        let info = describe(stream.get_ref().1);
+        LazyConfigAcceptor::new(Acceptor::default(), io).await
+    }
+
+    /// Runs the rest of the handshake. On an error the connection is gone.
+    pub(crate) async fn finish_tls(
+        &mut self,
+        hello: StartHandshake<Io>,
+        config: Arc<ServerConfig>,
+    ) -> io::Result<TlsInfo> {
+        let (config, shown) = noting_what_is_shown(&config);
+        let stream = hello.into_stream(config).await?;
+        let info = describe(stream.get_ref().1, &shown);
         *self = Stream::Tls(Box::new(stream));
         Ok(info)
     }

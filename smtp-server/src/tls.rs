@@ -3,12 +3,13 @@
 //! Invariant: a handshake uses either the old certificates or the new ones, whole; connections that stand are not
 //! touched. The crypto provider is ring, named explicitly; the process default is neither read nor set.
 //!
-//! Standards: RFC 8446, RFC 5246 (TLS 1.3 and 1.2 only), RFC 6066 3 (SNI), RFC 9266 (tls-exporter).
+//! Standards: RFC 8446, RFC 5246 (TLS 1.3 and 1.2 only), RFC 6066 3 (SNI), RFC 9266 (tls-exporter), RFC 5929 4
+//! (tls-server-end-point).
 //!
 //! Not here: reading files and watching them (the embedder calls [`Certificates::replace`]).
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use postwright_core::Domain;
 use postwright_smtp_proto::TlsInfo;
@@ -143,8 +144,53 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+/// The certificate that a handshake showed.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(OnceLock<Arc<CertifiedKey>>);
+
+/// The same configuration for one handshake, which notes the certificate that it shows: rustls does not tell
+/// afterwards, and asking for it again could find another after [`Certificates::replace`].
+pub(crate) fn noting_what_is_shown(config: &ServerConfig) -> (Arc<ServerConfig>, Arc<Shown>) {
+    let shown = Arc::new(Shown::default());
+    let mut config = config.clone();
+    config.cert_resolver = Arc::new(Noting { inner: config.cert_resolver.clone(), shown: shown.clone() });
+    (Arc::new(config), shown)
+}
+
+#[derive(Debug)]
+struct Noting {
+    inner: Arc<dyn ResolvesServerCert>,
+    shown: Arc<Shown>,
+}
+
+impl ResolvesServerCert for Noting {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let key = self.inner.resolve(hello)?;
+        // One handshake resolves once; a second time would show the same.
+        let _ = self.shown.0.set(key.clone());
+        Some(key)
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        self.inner.only_raw_public_keys()
+    }
+}
+
+impl Shown {
+    /// The `tls-server-end-point` binding (RFC 5929 4.1).
+    #[cfg(feature = "auth")]
+    fn end_point(&self) -> Option<Box<[u8]>> {
+        postwright_smtp_proto::sasl::server_end_point(self.0.get()?.end_entity_cert().ok()?)
+    }
+
+    #[cfg(not(feature = "auth"))]
+    fn end_point(&self) -> Option<Box<[u8]>> {
+        None
+    }
+}
+
 /// What a session is told about its TLS.
-pub(crate) fn describe(connection: &ServerConnection) -> TlsInfo {
+pub(crate) fn describe(connection: &ServerConnection, shown: &Shown) -> TlsInfo {
     let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -163,6 +209,6 @@ pub(crate) fn describe(connection: &ServerConnection) -> TlsInfo {
         verified: certificate.is_some(),
         peer_certificate: certificate.map(|certificate| certificate.as_ref().into()),
         exporter: exporter.filter(|_| unique),
-        server_end_point: None,
+        server_end_point: shown.end_point(),
     }
 }

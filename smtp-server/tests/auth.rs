@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postwright_core::{ManualClock, SeededEntropy};
+use postwright_core::{ManualClock, ReversePath, SeededEntropy};
 use postwright_smtp_proto::TlsInfo;
 use postwright_smtp_proto::sasl::client::{Credentials, Exchange};
 use postwright_smtp_proto::sasl::{ChannelBinding, Mechanism, Secret};
@@ -120,4 +120,127 @@ async fn a_store_that_is_down_lets_nobody_in_and_blames_nobody() {
         let Answer::Refused { reply, .. } = answer else { panic!() };
         assert_eq!(reply.to_string(), "454 4.7.0 Temporary authentication failure");
     }
+}
+
+#[test]
+fn a_users_line_may_hold_notes_and_senders() {
+    let one = Accounts::line("joe@example.org", &Secret::new("one"), &SeededEntropy::new(1));
+    let text =
+        format!("{one}  # laptop\njoe@example.org:sends-as sales@example.org @lists.example.org # old\n");
+    assert_eq!(Accounts::parse(&text).unwrap().users(), 1);
+    for (bad, line) in [
+        ("joe:sends-as nobody at all", 1),
+        (":sends-as *", 1),
+        ("\n\njoe:plain", 3),
+        ("joe:SCRAM-SHA-256$1:c2FsdA==$a:b", 1),
+        ("joe:sends-as", 1),
+    ] {
+        assert_eq!(Accounts::parse(bad).unwrap_err().line, line, "{bad:?}");
+    }
+    let many = format!("{one}\n").repeat(17);
+    assert_eq!(Accounts::parse(&many).unwrap_err().line, 17);
+}
+
+#[tokio::test]
+async fn senders_are_bound_to_logins() {
+    let line = Accounts::line("joe@example.org", &Secret::new("secret"), &SeededEntropy::new(1));
+    let senders = "joe@example.org:sends-as sales@example.org @lists.example.org";
+    let boss = Accounts::line("boss", &Secret::new("secret"), &SeededEntropy::new(1));
+    let shared =
+        authenticator(Accounts::parse(&format!("{line}\n{senders}\n{boss}\nboss:sends-as *")).unwrap());
+    for (user, sender, allowed) in [
+        ("joe@example.org", "joe@example.org", true),
+        ("joe@example.org", "JOE@Example.org", true),
+        ("joe@example.org", "sales@example.org", true),
+        ("joe@example.org", "any@lists.example.org", true),
+        ("joe@example.org", "ann@example.org", false),
+        ("joe@example.org", "any@sub.lists.example.org", false),
+        ("boss", "ann@example.org", true),
+    ] {
+        let mut login = shared.login();
+        let path = ReversePath::Mailbox(sender.parse().unwrap());
+        let before = login.check_sender(&path).await.unwrap_err();
+        assert_eq!(before.reply().code().get(), 530, "nobody is logged in");
+        assert_eq!(code(&log_in(&mut login, Mechanism::Plain, &password(user, "secret")).await), 235);
+        let answer = login.check_sender(&path).await.map_err(|no| no.reply().code().get());
+        assert_eq!(answer, if allowed { Ok(()) } else { Err(553) }, "{user} as {sender}");
+        assert_eq!(login.check_sender(&ReversePath::Null).await, Ok(()), "notifications");
+    }
+}
+
+#[tokio::test]
+async fn nobody_acts_as_another_unless_the_store_says_so() {
+    let shared = authenticator(Accounts::parse(RFC_7677).unwrap());
+    let mut login = shared.login();
+    let answer = login.step(&session(), "PLAIN", Some(b"root\0user\0pencil"), true).await;
+    assert_eq!(code(&answer), 535);
+    assert!(login.identity().is_none());
+    let answer = login.step(&session(), "PLAIN", Some(b"user\0user\0pencil"), true).await;
+    assert_eq!(code(&answer), 235, "as oneself is no other");
+}
+
+/// From the tests of the reference implementation of Argon2 (phc-winner-argon2, version 0x13, 256 KiB, two passes).
+#[cfg(feature = "argon2")]
+const REFERENCE: &str =
+    "joe:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+#[cfg(feature = "argon2")]
+#[tokio::test]
+async fn argon2_hashes_that_others_made_serve_clear_text_mechanisms() {
+    use postwright_smtp_server::auth::Scheme;
+    let shared = authenticator(Accounts::parse(REFERENCE).unwrap());
+    for (mechanism, word, expected) in [
+        (Mechanism::Plain, "password", 235),
+        (Mechanism::Login, "password", 235),
+        (Mechanism::Plain, "passwore", 535),
+        // There are no keys for SCRAM: answered as an unknown user is.
+        (Mechanism::ScramSha256Plus, "password", 535),
+    ] {
+        let answer = log_in(&mut shared.login(), mechanism, &password("joe", word)).await;
+        assert_eq!(code(&answer), expected, "{mechanism} {word}");
+    }
+    // Both kinds for one user: each mechanism finds its own.
+    let both = format!("{REFERENCE} # phone\n{}", RFC_7677.replace("user:", "joe:"));
+    let shared = authenticator(Accounts::parse(&both).unwrap());
+    for (mechanism, word) in [(Mechanism::Plain, "password"), (Mechanism::ScramSha256Plus, "pencil")] {
+        assert_eq!(code(&log_in(&mut shared.login(), mechanism, &password("joe", word)).await), 235);
+    }
+    let fresh = Accounts::line_of(Scheme::Argon2, "ann", &Secret::new("word"), &SeededEntropy::new(3));
+    assert!(fresh.starts_with("ann:$argon2id$v=19$m=19456,t=2,p=1$"), "{fresh}");
+    assert_eq!(Accounts::parse(&fresh).unwrap().verify("ann", &Secret::new("word")).await, Ok(true));
+    for bad in [
+        "joe:$argon2id$v=16$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+        "joe:$argon2id$v=19$m=99999999,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+        "joe:$argon2id$v=19$m=256,t=99,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+        "joe:$argon2id$v=19$m=256,t=2,p=1$c29t$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+        "joe:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65",
+        "joe:$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+    ] {
+        assert!(Accounts::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_is_locked_although_it_has_an_account_of_its_own() {
+    let (clock, entropy) = (Arc::new(ManualClock::default()), Arc::new(SeededEntropy::new(7)));
+    let store = Arc::new(Accounts::parse(RFC_7677).unwrap());
+    let lockout = Lockout::new(4, 100, Duration::from_secs(900));
+    let shared = Arc::new(
+        Authenticator::new(store, clock.clone(), entropy, "mx.example.org", [1; 32]).with_lockout(lockout),
+    );
+    for (user, word, expected) in [
+        ("a", "x", 535),
+        ("b", "x", 535),
+        ("user", "pencil", 235),
+        ("c", "x", 535),
+        ("d", "x", 535),
+        ("e", "x", 454),
+        ("user", "pencil", 454),
+    ] {
+        let answer = log_in(&mut shared.login(), Mechanism::Plain, &password(user, word)).await;
+        assert_eq!(code(&answer), expected, "{user}");
+    }
+    clock.advance(Duration::from_secs(901));
+    let answer = log_in(&mut shared.login(), Mechanism::Plain, &password("user", "pencil")).await;
+    assert_eq!(code(&answer), 235, "a lock ends by itself");
 }

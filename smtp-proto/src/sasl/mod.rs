@@ -9,7 +9,7 @@
 //! | PLAIN | RFC 4616 | `tests/sasl.rs`, RFC 4616 4 |
 //! | LOGIN | draft-murchison-sasl-login | `tests/sasl.rs` |
 //! | CRAM-MD5 | RFC 2195 | `tests/sasl.rs`, RFC 2195 2 |
-//! | SCRAM-SHA-1, -256 and -PLUS | RFC 5802, RFC 7677, RFC 9266 | `tests/sasl.rs`, RFC 5802 5, RFC 7677 3 |
+//! | SCRAM-SHA-1, -256 and -PLUS | RFC 5802, RFC 7677, RFC 9266, RFC 5929 4 | `tests/sasl.rs`, RFC 5802 5, RFC 7677 3 |
 //! | XOAUTH2 | Google's and Microsoft's documents | `tests/sasl.rs` |
 //! | OAUTHBEARER | RFC 7628 | `tests/sasl.rs`, RFC 7628 4 |
 //! | EXTERNAL | RFC 4422 appendix A | `tests/sasl.rs` |
@@ -18,6 +18,7 @@
 //! the UTF-8 they are, which is the same for ASCII.
 
 pub mod client;
+mod end_point;
 mod scram;
 pub mod server;
 
@@ -25,6 +26,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+pub use end_point::server_end_point;
 pub use scram::{Hash, ScramKeys};
 
 /// Longest message of an exchange in octets, before base64: what fits a line of 12,288 (RFC 4954 4).

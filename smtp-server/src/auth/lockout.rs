@@ -5,11 +5,13 @@
 //! Not here: the limit of failures in one session (smtp-proto's `Limits::auth_failures`).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use postwright_core::Instant;
+
+use crate::admission::one_host;
 
 /// Addresses, and accounts, whose failures are remembered. When full, the oldest is forgotten.
 pub(super) const ENTRIES_MAX: usize = 50_000;
@@ -66,10 +68,10 @@ impl Lockout {
         }
     }
 
-    pub(super) fn succeeded(&self, ip: IpAddr, user: &str) {
-        let mut failures = self.failures();
-        failures.addresses.remove(&one_host(ip));
-        failures.accounts.remove(user);
+    /// The account's count ends. The address's does not: whoever has one account could otherwise guess at all others
+    /// for ever, with a login of its own in between.
+    pub(super) fn succeeded(&self, user: &str) {
+        self.failures().accounts.remove(user);
     }
 
     fn is_locked(&self, count: Option<&Count>, limit: u32, now: Instant) -> bool {
@@ -98,13 +100,6 @@ fn add<K: Ord + Clone>(map: &mut BTreeMap<K, Count>, key: K, window: Duration, n
     count.failures = count.failures.saturating_add(1);
 }
 
-fn one_host(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,8 +118,30 @@ mod tests {
         assert!(lockout.is_address_locked(ip, at(3)));
         assert!(!lockout.is_address_locked(ip, at(60)) && !lockout.is_account_locked("joe", at(60)));
         lockout.failed(ip, Some("joe"), at(70));
-        lockout.succeeded(ip, "joe");
+        lockout.succeeded("joe");
         lockout.failed(ip, Some("joe"), at(71));
         assert!(!lockout.is_account_locked("joe", at(72)));
+        // A login of one's own does not pay for guesses at others.
+        lockout.failed(ip, Some("ann"), at(72));
+        assert!(lockout.is_address_locked(ip, at(73)));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_goes_first() {
+        let lockout = Lockout::new(1, 1, Duration::from_secs(3600));
+        let at = |secs| Instant::from_start(Duration::from_secs(secs));
+        let ip = |n: u32| IpAddr::from(n.to_be_bytes());
+        let count = u32::try_from(ENTRIES_MAX).unwrap();
+        for n in 0..count {
+            lockout.failed(ip(n), Some(&format!("user{n}")), at(u64::from(n / 1000)));
+        }
+        lockout.failed(ip(count), Some("one more"), at(100));
+        let failures = lockout.failures();
+        assert_eq!((failures.addresses.len(), failures.accounts.len()), (ENTRIES_MAX, ENTRIES_MAX));
+        drop(failures);
+        assert!(lockout.is_address_locked(ip(count), at(101)) && !lockout.is_address_locked(ip(0), at(101)));
+        // When their time is over, all make room at once.
+        lockout.failed(ip(count + 1), None, at(4000));
+        assert_eq!(lockout.failures().addresses.len(), 1);
     }
 }

@@ -3,20 +3,23 @@
 //! Invariant: a store that is down never lets anybody in, and never counts as a failure of the user. A locked
 //! account or address is not even asked about. An unknown user costs the same work as a known one.
 //!
-//! Standards: RFC 4954 4 and 6 (535 5.7.8, 454 4.7.0, 504 5.5.4); RFC 5802, RFC 7677, RFC 9266.
+//! Standards: RFC 4954 4 and 6 (535 5.7.8, 454 4.7.0, 504 5.5.4); RFC 5802, RFC 7677, RFC 9266,
+//! RFC 5929 4.
 //!
-//! Not here: the exchange around it (smtp-proto's session), who may send as whom (the embedder, in `mail`).
+//! Not here: the exchange around it (smtp-proto's session), which senders are whose (the store).
 
 mod accounts;
+mod credential;
 mod lockout;
 
 use std::sync::Arc;
 
-use postwright_core::{BoxFuture, Clock, EnhancedStatus, Entropy, Refusal};
+use postwright_core::{BoxFuture, Clock, EnhancedStatus, Entropy, Refusal, ReversePath};
 use postwright_smtp_proto::sasl::server::{Answer as Verdict, Exchange, Progress, Request, Setup};
 use postwright_smtp_proto::sasl::{ChannelBinding, Hash, Mechanism, ScramKeys, Secret};
 
-pub use accounts::{Accounts, AccountsError};
+pub use accounts::{Accounts, AccountsError, CHECKS};
+pub use credential::Scheme;
 pub use lockout::Lockout;
 pub use postwright_smtp_proto::sasl::server::Identity;
 
@@ -58,6 +61,26 @@ pub trait CredentialStore: Send + Sync {
     fn certificate<'a>(&'a self, identity: &'a Identity, peer: &'a Peer) -> Answered<'a, bool> {
         let _ = (identity, peer);
         Box::pin(std::future::ready(Ok(false)))
+    }
+
+    /// May this user act as another, as a message of the exchange asks? Default: no.
+    fn may_act_as<'a>(&'a self, user: &'a str, other: &'a str) -> Answered<'a, bool> {
+        let _ = (user, other);
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
+    /// May this user send with this reverse-path (RFC 6409 6.1)? Default: as itself, if its name is an address, and
+    /// with the null path, which notifications need.
+    fn may_send_as<'a>(&'a self, user: &'a str, path: &'a ReversePath) -> Answered<'a, bool> {
+        Box::pin(std::future::ready(Ok(is_own_address(user, path))))
+    }
+}
+
+/// Whether a user's name is this address, or the path is null. Case does not matter, as it does not to people.
+fn is_own_address(user: &str, path: &ReversePath) -> bool {
+    match path {
+        ReversePath::Null => true,
+        ReversePath::Mailbox(mailbox) => mailbox.to_string().eq_ignore_ascii_case(user),
     }
 }
 
@@ -149,6 +172,29 @@ impl Login {
         self.identity.as_ref()
     }
 
+    /// Whether whoever logged in may send with this reverse-path: for [`Handler::mail`](crate::Handler::mail).
+    ///
+    /// # Errors
+    /// 530 5.7.0 before a login, 553 5.7.1 for a sender that is another's, 451 4.3.0 if the store cannot say.
+    pub async fn check_sender(&self, path: &ReversePath) -> Result<(), Refusal> {
+        let Some(identity) = &self.identity else {
+            return Err(Refusal::known(530, EnhancedStatus::known(5, 7, 0), "Authentication required"));
+        };
+        // Who acts as another sends as the other.
+        let user = identity.acts_as.as_deref().unwrap_or(&identity.user);
+        match self.shared.store.may_send_as(user, path).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let text = "This sender address is not yours";
+                Err(Refusal::known(553, EnhancedStatus::known(5, 7, 1), text))
+            }
+            Err(down) => {
+                tracing::warn!(%down, "cannot check a sender");
+                Err(Refusal::known(451, EnhancedStatus::known(4, 3, 0), "Temporary failure, try again later"))
+            }
+        }
+    }
+
     /// Carries one message of an exchange further: the body of [`Handler::auth`](crate::Handler::auth).
     pub async fn step(
         &mut self,
@@ -188,7 +234,14 @@ impl Login {
                     }
                 }
                 Progress::Accepted(identity) => {
-                    shared.lockout.succeeded(ip, &identity.user);
+                    if let Some(other) = &identity.acts_as {
+                        match shared.store.may_act_as(&identity.user, other).await {
+                            Ok(true) => {}
+                            Ok(false) => return wrong(),
+                            Err(_) => return unavailable(),
+                        }
+                    }
+                    shared.lockout.succeeded(&identity.user);
                     self.identity = Some(identity);
                     return Answer::accepted();
                 }

@@ -3,11 +3,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright_core::{
-    Clock, Domain, EnhancedStatus, Envelope, Instant, Message, Recipient, Refusal, SystemClock, Timestamp,
+    Clock, Domain, EnhancedStatus, Envelope, Instant, MailOptions, Message, Recipient, Refusal, ReversePath,
+    SystemClock, Timestamp,
 };
 use postwright_smtp_proto::server::{Config, Peer};
 use postwright_smtp_server::tls::{Certificates, Identity};
@@ -36,13 +38,15 @@ pub struct Room {
     mode: Mode,
     pub mails: Arc<Mutex<Vec<Mail>>>,
     pub peers: Arc<Mutex<Vec<SocketAddr>>>,
+    /// How often MAIL was taken.
+    pub transactions: Arc<AtomicUsize>,
     /// What clients are offered, if not the usual.
     pub offer: Option<Arc<Config>>,
 }
 
 impl Room {
     pub fn new(mode: Mode) -> Room {
-        Room { mode, mails: Arc::default(), peers: Arc::default(), offer: None }
+        Room { mode, mails: Arc::default(), peers: Arc::default(), transactions: Arc::default(), offer: None }
     }
 }
 
@@ -63,6 +67,11 @@ impl Acceptor for Room {
 }
 
 impl Handler for Room {
+    async fn mail(&mut self, _: &Session, _: &ReversePath, _: &MailOptions) -> Result<(), Refusal> {
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     async fn rcpt(&mut self, _: &Session, to: &Recipient, _: &Envelope) -> Result<(), Refusal> {
         if let Mode::PanicOn(local) = self.mode {
             assert_ne!(to.mailbox.local(), local, "as the test wants it");
@@ -147,7 +156,7 @@ impl Testbed {
 }
 
 pub struct Client<IO> {
-    io: IO,
+    pub io: IO,
     held: Vec<u8>,
 }
 
@@ -182,6 +191,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         self.reply().await.1
     }
 
+    /// STARTTLS up to its 220; the handshake is next.
+    pub async fn starttls(&mut self) {
+        assert_eq!(self.code("STARTTLS").await, 220);
+    }
+
     pub async fn code(&mut self, line: &str) -> u16 {
         self.write(format!("{line}\r\n").as_bytes()).await;
         self.reply().await.0
@@ -197,6 +211,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
         assert_eq!(self.code(&format!("RCPT TO:<{to}>")).await, 250);
     }
 
+    /// Everything until the end of the connection, however it ends.
+    pub async fn whatever_comes(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.held);
+        let reading = self.io.read_to_end(&mut all);
+        // A reset, or a TLS stream without its close_notify, is an end too.
+        let _ = tokio::time::timeout(Duration::from_secs(30), reading).await.unwrap();
+        all
+    }
+
+    pub fn over(io: IO) -> Client<IO> {
+        Client { io, held: Vec::new() }
+    }
+
     /// Everything until the end of the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut all = std::mem::take(&mut self.held);
@@ -208,19 +235,38 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
 /// Roots that a client trusts.
 pub type Roots = Arc<rustls::ClientConfig>;
 
-impl Client<TcpStream> {
-    pub async fn into_tls(
-        self,
-        roots: &Roots,
-        name: &str,
-    ) -> Client<tokio_rustls::client::TlsStream<TcpStream>> {
+pub type Tls<IO> = tokio_rustls::client::TlsStream<IO>;
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
+    pub async fn into_tls(self, roots: &Roots, name: &str) -> Client<Tls<IO>> {
         let connector = tokio_rustls::TlsConnector::from(roots.clone());
         let name = ServerName::try_from(name.to_owned()).unwrap();
         Client { io: connector.connect(name, self.io).await.unwrap(), held: Vec::new() }
     }
 }
 
-impl Client<tokio_rustls::client::TlsStream<TcpStream>> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> Client<Tls<IO>> {
+    /// Ends TLS in good form, and goes on in clear text on the same connection.
+    pub async fn end_tls_and_write(&mut self, clear: &[u8]) {
+        self.io.get_mut().1.send_close_notify();
+        self.io.flush().await.unwrap();
+        self.write_beneath(clear).await;
+    }
+
+    /// Writes past TLS, straight to the connection.
+    pub async fn write_beneath(&mut self, clear: &[u8]) {
+        let below = self.io.get_mut().0;
+        below.write_all(clear).await.unwrap();
+        below.flush().await.unwrap();
+    }
+
+    /// Says that nothing more will come on the connection, without a word in TLS.
+    pub async fn cut_beneath(&mut self) {
+        self.io.get_mut().0.shutdown().await.unwrap();
+    }
+}
+
+impl Client<Tls<TcpStream>> {
     pub async fn tls(address: SocketAddr, roots: &Roots, name: &str) -> Self {
         let io = TcpStream::connect(address).await.unwrap();
         let mut client = Client { io, held: Vec::new() }.into_tls(roots, name).await;
