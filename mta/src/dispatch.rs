@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postwright_core::Timestamp;
-use postwright_queue::scheduler::{Effect, Next, RouteQuery, Site};
+use postwright_queue::scheduler::{Effect, Next, RouteQuery, Site, Taken};
 use postwright_queue::{Change, Item, Scan, SpoolError, Want};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
 use crate::Event;
+use crate::leases;
 use crate::pipeline;
 use crate::routes::Via;
 use crate::system::System;
@@ -23,8 +24,8 @@ use crate::system::System;
 const TIDY: Duration = Duration::from_secs(5);
 /// No timer is shorter: it would only spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
-/// Messages that are claimed at a time.
-const CLAIM: usize = 1000;
+/// What an exclusive spool is asked for, a page at a time.
+const EVERYTHING: Want = Want { limit: 1000, horizon: Duration::MAX };
 
 /// Reads the queue and works on it until `stop` resolves; then finishes what runs, within the drain time.
 pub(crate) async fn run(system: Arc<System>, stop: impl Future<Output = ()>) {
@@ -32,10 +33,17 @@ pub(crate) async fn run(system: Arc<System>, stop: impl Future<Output = ()>) {
     tokio::select! {
         biased;
         () = &mut stop => return,
-        () = load(&system) => {}
+        () = restore_orders(&system) => {}
     }
     let mut tasks = JoinSet::new();
     let mut chores = JoinSet::new();
+    // Beside it: a long queue is read while what was read is delivered already.
+    let mut keepers = JoinSet::new();
+    let keeper = system.clone();
+    keepers.spawn(async move {
+        load(&keeper).await;
+        leases::keep(&keeper).await;
+    });
     let mut tidy = interval(TIDY);
     loop {
         let until = start_due(&system, &mut tasks);
@@ -63,11 +71,14 @@ pub(crate) async fn run(system: Arc<System>, stop: impl Future<Output = ()>) {
     let _ = timeout(system.settings.drain_timeout, drained).await;
     tasks.shutdown().await;
     chores.shutdown().await;
+    keepers.shutdown().await;
 }
 
 /// What has to be done now and then.
 async fn look_around(system: &System) {
-    if let Err(error) = claim(system).await {
+    if !system.leases.are_shared()
+        && let Err(error) = claim(system, EVERYTHING).await
+    {
         system.spool_failed("looking for revived messages", &error);
     }
     system.delivery.tidy(false).await;
@@ -75,6 +86,10 @@ async fn look_around(system: &System) {
 
 /// Starts all that is due while there is room; says when to look again, if a time is known.
 fn start_due(system: &Arc<System>, tasks: &mut JoinSet<()>) -> Option<Timestamp> {
+    if !system.leases.are_good(system.world.clock.mono()) {
+        // Whoever renews them wakes us.
+        return None;
+    }
     while tasks.len() < system.settings.connections.max(1) {
         let now = system.world.clock.now();
         let next = system.scheduler().poll(now);
@@ -109,12 +124,11 @@ fn route(system: &System, query: &RouteQuery) {
     system.scheduler().routed(query.id, site, now + system.settings.route_cache);
 }
 
-/// Everything that is in the spool goes to the scheduler: first the operator's orders, then the messages.
+/// All messages of an exclusive spool go to the scheduler, a page at a time. A shared one is never read as a whole.
 async fn load(system: &System) {
-    restore_orders(system).await;
     let mut messages = 0;
-    loop {
-        match claim(system).await {
+    while !system.leases.are_shared() {
+        match claim(system, EVERYTHING).await {
             Ok(0) => break,
             Ok(claimed) => messages += claimed,
             Err(error) => {
@@ -122,6 +136,7 @@ async fn load(system: &System) {
                 sleep(system.settings.spool_pause).await;
             }
         }
+        system.wake.notify_one();
     }
     let damaged = usize::try_from(system.spool.health().quarantined).unwrap_or(usize::MAX);
     system.observers.tell(Event::Loaded { messages, damaged });
@@ -153,16 +168,21 @@ async fn restore_orders(system: &System) {
     pipeline::carry_out(system, effects, None).await;
 }
 
-/// Takes over messages that nobody works on: all of them at the start, later what a recovery of the spool revived.
-/// What turns out to be done is removed.
-async fn claim(system: &System) -> Result<usize, SpoolError> {
+/// Takes over messages that nobody works on: of an exclusive spool all of them at the start, later what a recovery
+/// revived; of a shared one what is due soon. What turns out to be done is removed.
+pub(crate) async fn claim(system: &System, want: Want) -> Result<usize, SpoolError> {
     let now = system.world.clock.now();
-    let claimed = system.spool.claim(now, Want { limit: CLAIM, horizon: Duration::MAX }).await?;
+    let claimed = system.spool.claim(now, want).await?;
     let mut done = Vec::new();
     {
         let mut scheduler = system.scheduler();
         for one in &claimed {
-            if !scheduler.contains(one.claim.id) && !scheduler.restore(one, now) {
+            // An exclusive spool hands each message out once: nothing of it is to be left alone.
+            let is_done = match system.leases.are_shared() {
+                true => scheduler.take(one, now) == Taken::Done,
+                false => !scheduler.contains(one.claim.id) && !scheduler.restore(one, now),
+            };
+            if is_done {
                 done.push(Change::Remove { claim: one.claim });
             }
         }
@@ -170,6 +190,7 @@ async fn claim(system: &System) -> Result<usize, SpoolError> {
     if !done.is_empty() {
         system.spool.commit(done).await?;
     }
+    system.wake.notify_one();
     Ok(claimed.len())
 }
 

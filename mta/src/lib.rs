@@ -45,6 +45,7 @@ mod dispatch;
 mod event;
 mod guard;
 mod intake;
+mod leases;
 mod metrics;
 mod pace;
 mod pipeline;

@@ -182,12 +182,12 @@ async fn shaped(
     body: Message,
 ) -> Result<Vec<DeliveryStatus>, NotNow> {
     let (Some(pace), Some(domain)) = (&system.pace, attempt.lane.host.domain()) else {
-        return Ok(deliver(system, attempt, entry, body).await);
+        return leased(system, attempt, entry, body).await;
     };
     let (tenant, stream) = (&*attempt.lane.tenant, &*attempt.lane.stream);
     let departure = Departure { domain, tenant, stream, octets: entry.size };
     let pass = pace.admit(departure, system.world.clock.now())?;
-    let statuses = deliver(system, attempt, entry, body).await;
+    let statuses = leased(system, attempt, entry, body).await?;
     let now = system.world.clock.now();
     for status in &statuses {
         pace.observe(departure, status, now);
@@ -196,14 +196,33 @@ async fn shaped(
     Ok(statuses)
 }
 
-/// One status for each of the attempt's recipients.
+/// Delivers for as long as the message is ours. I4: on a shared spool another node may attempt it after that.
+async fn leased(
+    system: &System,
+    attempt: &Attempt,
+    entry: &Entry,
+    body: Message,
+) -> Result<Vec<DeliveryStatus>, NotNow> {
+    tokio::select! {
+        biased;
+        statuses = deliver(system, attempt, entry, body) => Ok(statuses),
+        () = system.leases.ended(system) => {
+            let until = system.world.clock.now() + system.settings.spool_pause;
+            Err(NotNow { until, because: "the lease ended before the attempt did".into() })
+        }
+    }
+}
+
+/// One status for each of the attempt's recipients. What the spool says has ended is not attempted again, whatever
+/// the scheduler knew; its status counts for nothing.
 async fn deliver(system: &System, attempt: &Attempt, entry: &Entry, body: Message) -> Vec<DeliveryStatus> {
+    let is_pending = |index: &usize| entry.progress.get(*index).is_some_and(|progress| progress.is_pending());
     let recipients: Vec<Recipient> = attempt
         .recipients
         .iter()
+        .filter(|index| is_pending(index))
         .filter_map(|index| entry.envelope.recipients.get(*index).cloned())
         .collect();
-    let count = recipients.len();
     let envelope = Envelope {
         reverse_path: entry.envelope.reverse_path.clone(),
         recipients,
@@ -212,11 +231,19 @@ async fn deliver(system: &System, attempt: &Attempt, entry: &Entry, body: Messag
     let clock = &system.world.clock;
     // I3: an attempt that would outlive the message is given up.
     let left = attempt.deadline.since(clock.now());
-    let delivery = system.delivery.deliver(&attempt.lane.host, envelope, body);
-    match tokio::time::timeout(left, delivery).await {
-        Ok(statuses) => statuses,
-        Err(_) => vec![expired(clock.now()); count],
-    }
+    let statuses = if envelope.recipients.is_empty() {
+        Vec::new()
+    } else {
+        let count = envelope.recipients.len();
+        let delivery = system.delivery.deliver(&attempt.lane.host, envelope, body);
+        match tokio::time::timeout(left, delivery).await {
+            Ok(statuses) => statuses,
+            Err(_) => vec![expired(clock.now()); count],
+        }
+    };
+    let mut statuses = statuses.into_iter();
+    let status = |index: &usize| if is_pending(index) { statuses.next() } else { Some(expired(clock.now())) };
+    attempt.recipients.iter().map_while(status).collect()
 }
 
 /// Makes what an attempt brought durable, together with the notifications about it, and tells of it.

@@ -28,6 +28,11 @@ pub struct Settings {
     pub spool_pause: Duration,
     /// How long it is remembered to which site a domain belongs: 10 minutes.
     pub route_cache: Duration,
+    /// On a spool that several nodes share: messages that this one claims ahead, 10,000.
+    pub claim_ahead: usize,
+    /// The same: only what is due within this time is claimed, 5 minutes; what is due later than twice this is
+    /// released for whichever node is there by then.
+    pub claim_horizon: Duration,
 }
 
 /// Exponential pauses with jitter.
@@ -58,6 +63,8 @@ impl Default for Settings {
             drain_timeout: Duration::from_secs(5),
             spool_pause: Duration::from_secs(5),
             route_cache: Duration::from_secs(600),
+            claim_ahead: 10_000,
+            claim_horizon: Duration::from_secs(300),
         }
     }
 }

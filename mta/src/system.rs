@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::delivery::Delivery;
 use crate::event::Observers;
+use crate::leases::Leases;
 use crate::{Event, MessagePolicy, Pace, Settings};
 
 pub(crate) struct System {
@@ -25,6 +26,7 @@ pub(crate) struct System {
     pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
     pub(crate) pace: Option<Arc<dyn Pace>>,
     pub(crate) settings: Settings,
+    pub(crate) leases: Leases,
 }
 
 /// What a [`System`] is made of.
@@ -57,7 +59,9 @@ impl System {
             settings,
         } = parts;
         let (scheduler, wake) = (Mutex::new(scheduler), Notify::new());
+        let leases = Leases::new(spool.lease(), world.clock.mono());
         System {
+            leases,
             hostname,
             world,
             spool,
@@ -81,6 +85,10 @@ impl System {
 
     /// Hands a stored message to the scheduler.
     pub(crate) fn admit(&self, slot: Slot, claim: Claim, entry: &Entry) {
+        if self.leases.are_shared() && claim.epoch == 0 {
+            // It was stored before, and another node has it.
+            return;
+        }
         let now = self.world.clock.now();
         self.scheduler().admit(slot, claim, entry, now);
         self.wake.notify_one();

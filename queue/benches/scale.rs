@@ -110,14 +110,19 @@ fn open(path: &Path, durability: Durability) -> EmbeddedSpool {
 }
 
 /// 64 at a time: put, then remove those of 10,000 ago.
-fn churn(clock: &dyn Clock, operations: u64, durability: Durability) {
+fn churn(clock: &dyn Clock, operations: u64, octets: usize, durability: Durability) {
     const DEPTH: u64 = 10_000;
     const TOGETHER: u64 = 64;
     let directory = tempfile::tempdir().unwrap();
     let spool = open(directory.path(), durability);
-    let body = Message::from_bytes(vec![b'x'; 10 * 1024]);
+    let body = Message::from_bytes(vec![b'x'; octets]);
     let (start, mut largest) = (clock.mono(), 0);
     for first in (0..operations).step_by(64) {
+        if first > 0 && first % 1_000_000 < TOGETHER {
+            let rate = first as f64 / clock.mono().since(start).as_secs_f64();
+            let (disk, memory) = (octets_below(directory.path()) >> 20, resident() >> 20);
+            println!("churn: {first} done, {rate:.0} a second, disk {disk} MiB, memory {memory} MiB");
+        }
         let commits = (first..first + TOGETHER).map(|number| {
             let mut changes = vec![Change::Put { entry: entry(number), body: body.clone() }];
             if let Some(old) = number.checked_sub(DEPTH) {
@@ -148,10 +153,10 @@ fn churn(clock: &dyn Clock, operations: u64, durability: Durability) {
     }
     let scanning = clock.mono().since(start).saturating_sub(reopening);
     assert_eq!(found, operations.div_ceil(TOGETHER).saturating_mul(TOGETHER).min(DEPTH));
-    let live = found * (10 * 1024 + 200);
+    let live = found * (octets as u64 + 200);
     assert!(largest <= 3 * live + 512 * 1024 * 1024, "{largest} octets for {live} live ones");
     println!(
-        "churn: {operations} put + remove of 10 KiB at depth {found} ({:?}): {:.0} a second, {} syncs, disk at most {} MiB \
+        "churn: {operations} put + remove of {octets} octets at depth {found} ({:?}): {:.0} a second, {} syncs, disk at most {} MiB \
          (live {} MiB), memory {} MiB, reopened in {} ms, {found} entries claimed in {} ms",
         durability.accept,
         operations as f64 / took.as_secs_f64(),
@@ -164,20 +169,96 @@ fn churn(clock: &dyn Clock, operations: u64, durability: Durability) {
     );
 }
 
+/// Stores `messages` and ends without a clean-up, as a process that is killed.
+fn fill(path: &Path, messages: u64) {
+    const TOGETHER: u64 = 1000;
+    let spool = open(path, Durability::default());
+    let body = Message::from_bytes(vec![b'x'; 1024]);
+    for first in (0..messages).step_by(1000) {
+        let commits = (first..messages.min(first + TOGETHER))
+            .map(|number| spool.commit(vec![Change::Put { entry: entry(number), body: body.clone() }]));
+        assert!(block_on(all(commits.collect())).iter().all(Result::is_ok));
+    }
+    // No destructor runs: what is not on the disk now is not written any more.
+    std::process::exit(0);
+}
+
+/// Opens what [`fill`] left behind: how long until a message is accepted, and what reading the whole queue takes
+/// while mail comes in.
+fn restart(clock: &dyn Clock, path: &Path, messages: u64) {
+    let disk = octets_below(path) >> 20;
+    let start = clock.mono();
+    let spool = open(path, Durability::default());
+    let opened = clock.mono().since(start);
+    let accept = |number: u64| {
+        let body = Message::from_bytes(vec![b'y'; 1024]);
+        block_on(spool.commit(vec![Change::Put { entry: entry(number), body }])).unwrap();
+    };
+    accept(messages);
+    let accepting = clock.mono().since(start);
+    let after_opening = resident() >> 20;
+    let mut scheduler = Scheduler::new(SchedulerConfig::default(), Arc::new(SeededEntropy::new(1)));
+    let (mut found, mut slowest, mut number) = (0, Duration::ZERO, messages);
+    loop {
+        let claimed = block_on(spool.claim(NOW, Want { limit: 1000, horizon: DAYS })).unwrap();
+        if claimed.is_empty() {
+            break;
+        }
+        found += claimed.len() as u64;
+        claimed.iter().for_each(|claimed| assert!(scheduler.restore(claimed, NOW)));
+        number += 1;
+        let before = clock.mono();
+        accept(number);
+        slowest = slowest.max(clock.mono().since(before));
+    }
+    assert_eq!(found, messages);
+    println!(
+        "restart: {messages} queued ({disk} MiB on the disk): open after {} ms, accepting after {} ms, memory then {} MiB; \
+         all in the scheduler after {} ms, memory {} MiB, the slowest acceptance meanwhile {} ms",
+        opened.as_millis(),
+        accepting.as_millis(),
+        after_opening,
+        clock.mono().since(start).as_millis(),
+        resident() >> 20,
+        slowest.as_millis(),
+    );
+}
+
+/// One part in this process: `scheduler N`, `churn N OCTETS`, `fill N DIRECTORY`, `restart N DIRECTORY`.
+fn part(clock: &dyn Clock, name: &str, number: u64, rest: Option<String>) {
+    let directory = || std::path::PathBuf::from(rest.clone().unwrap());
+    match name {
+        "scheduler" => scheduler(clock, number),
+        "churn" => churn(clock, number, rest.unwrap().parse().unwrap(), Durability::default()),
+        "fill" => fill(&directory(), number),
+        "restart" => restart(clock, &directory(), number),
+        other => panic!("no part {other}"),
+    }
+}
+
+/// Each part in a process of its own: memory that an earlier one gave back would hide what a later one takes.
+fn run(arguments: &[&str]) {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    assert!(child.args(arguments).status().unwrap().success(), "{arguments:?}");
+}
+
 fn main() {
     let clock = SystemClock::new();
-    // Each size in a process of its own: memory that an earlier one gave back would hide what a later one takes.
-    let mut arguments = std::env::args().skip_while(|argument| argument != "scheduler").skip(1);
-    if let Some(messages) = arguments.next() {
-        return scheduler(&clock, messages.parse().unwrap());
+    let mut arguments = std::env::args().skip(1).skip_while(|argument| argument.starts_with('-'));
+    if let Some(name) = arguments.next() {
+        let number = arguments.next().unwrap().parse().unwrap();
+        return part(&clock, &name, number, arguments.next());
     }
     let sizes: &[&str] = if is_long() { &["10000", "100000", "1000000"] } else { &["10000", "50000"] };
-    for messages in sizes {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        assert!(child.args(["scheduler", messages]).status().unwrap().success());
+    sizes.iter().for_each(|messages| run(&["scheduler", messages]));
+    for messages in if is_long() { ["10000", "1000000"] } else { ["10000", "50000"] } {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        run(&["fill", messages, path]);
+        run(&["restart", messages, path]);
     }
     let operations = if is_long() { 500_000 } else { 20_000 };
-    churn(&clock, operations, Durability::default());
+    churn(&clock, operations, 10 * 1024, Durability::default());
     let relaxed = Durability { accept: SyncLevel::Relaxed, update: SyncLevel::Relaxed };
-    churn(&clock, operations / 4, relaxed);
+    churn(&clock, operations / 4, 10 * 1024, relaxed);
 }

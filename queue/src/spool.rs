@@ -58,6 +58,12 @@ pub trait Spool: Send + Sync {
     /// How the spool is doing; cheap.
     fn health(&self) -> Health;
 
+    /// For how long a claim of a shared spool holds, counted from when it was asked for: renew at a third of it.
+    /// `None` on an exclusive spool, whose claims hold as long as the process.
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
     /// Resolves when there may be something new to claim. An exclusive spool has no news to give.
     fn changed(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())

@@ -4,8 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,102 +12,25 @@ use postwright_queue::contract::{self, sample};
 use postwright_queue::{
     Change, Claimed, Damage, Fault, PostgresOptions, PostgresSpool, Spool, SpoolError, SpoolId, Want,
 };
+use postwright_testkit::postgres::{DATABASE, USER};
 use tokio_postgres::{Config, NoTls};
 
-/// Where the server's programs are: unpacked beside the build, or installed.
-fn programs() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-    let unpacked = root.join("target").join("peers").join("root").join("usr/lib/postgresql");
-    let mut found: Vec<PathBuf> = [unpacked, PathBuf::from("/usr/lib/postgresql")]
-        .iter()
-        .filter_map(|place| std::fs::read_dir(place).ok())
-        .flat_map(|entries| entries.flatten().map(|entry| entry.path().join("bin")))
-        .filter(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
-        .collect();
-    found.sort();
-    found.pop()
-}
-
-/// A server of our own; it refuses to run as root, so then it runs as nobody.
-struct Server {
-    directory: tempfile::TempDir,
-    programs: PathBuf,
-    process: Option<Child>,
-}
-
-const NOBODY: u32 = 65_534;
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
-}
+/// The server, and how to reach it.
+struct Server(postwright_testkit::postgres::Server);
 
 impl Server {
     fn start() -> Option<Server> {
-        let Some(programs) = programs() else {
-            assert_ne!(std::env::var("POSTWRIGHT_REQUIRE").as_deref(), Ok("all"), "PostgreSQL is required");
-            #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-            {
-                eprintln!("skipped: the shared spool (PostgreSQL is not installed)");
-            }
-            return None;
-        };
-        // Sockets have short paths only.
-        let directory = tempfile::Builder::new().prefix("pw").tempdir_in("/tmp").unwrap();
-        if is_root() {
-            std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let started = postwright_testkit::postgres::Server::start().map(Server);
+        if started.is_none() {
+            postwright_testkit::announce("postgres", "PostgreSQL is not installed");
         }
-        let mut server = Server { directory, programs, process: None };
-        let mut initdb = server.command("initdb");
-        initdb
-            .args(["-A", "trust", "-U", "postwright", "-E", "UTF8", "--no-locale", "-N", "-D"])
-            .arg(server.data());
-        assert!(initdb.stdout(Stdio::null()).status().unwrap().success(), "initdb");
-        server.run();
-        Some(server)
-    }
-
-    fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        let mut command = Command::new(if is_root() { Path::new("setpriv") } else { &program });
-        if is_root() {
-            let id = NOBODY.to_string();
-            command
-                .args([&format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups", "--"])
-                .arg(program);
-        }
-        command.current_dir(self.directory.path());
-        command
-    }
-
-    fn run(&mut self) {
-        let mut postgres = self.command("postgres");
-        postgres.arg("-D").arg(self.data()).args([
-            "-c",
-            "listen_addresses=",
-            "-c",
-            "unix_socket_directories=.",
-        ]);
-        postgres.current_dir(self.data());
-        self.process = Some(postgres.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    }
-
-    /// Ends it like a power cut.
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // The children of a killed server end by themselves when they find it gone.
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
+        started
     }
 
     fn config(&self) -> Config {
         let mut config = Config::new();
-        config.host_path(self.data()).user("postwright").dbname("postgres");
+        config.host_path(self.0.socket_folder()).port(self.0.address().port());
+        config.user(USER).dbname(DATABASE);
         config
     }
 
@@ -131,12 +52,6 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("the server does not answer: {last:?}");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
@@ -326,13 +241,13 @@ fn a_database_that_goes_away_is_a_refusal_and_comes_back_without_a_restart() {
     runtime().block_on(async {
         let spool = server.node("one", LONG).await;
         put(&spool, 0..20).await;
-        server.kill();
+        server.0.kill();
         let (entry, body) = sample(99);
         let change = || vec![Change::Put { entry: entry.clone(), body: body.clone() }];
         let error = spool.commit(change()).await.unwrap_err();
         assert_eq!(error.fault(), Fault::Environment);
         assert!(error.refusal().reply().to_string().starts_with("451 4.3.0"));
-        server.run();
+        server.0.run();
         let mut result = Err(SpoolError::Closed);
         for _ in 0..100 {
             result = spool.commit(change()).await;

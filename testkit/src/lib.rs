@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`suites`] | finds the public conformance data |
 //! | [`peers`] | finds independent programs and Python packages to run beside ours |
+//! | [`postgres`] | starts a PostgreSQL server of the test's own |
 //! | [`skip!`] | leaves a test by name, or fails it where nothing may be missing |
 //!
 //! ```no_run
@@ -25,6 +26,7 @@
 //! Not here: the tests of one crate (they stand beside it). Tests of several crates together are in `tests/`.
 
 pub mod peers;
+pub mod postgres;
 mod skip;
 pub mod suites;
 

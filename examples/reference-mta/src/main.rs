@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod log;
 mod signals;
+mod storage;
 
 use std::process::ExitCode;
 

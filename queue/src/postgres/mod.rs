@@ -312,6 +312,10 @@ impl Spool for PostgresSpool {
         }
     }
 
+    fn lease(&self) -> Option<Duration> {
+        Some(self.options.lease)
+    }
+
     fn changed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.news.notified())
     }

@@ -155,6 +155,8 @@ fn id_of(row: &Row) -> SpoolId {
     SpoolId::from_bytes(bytes.try_into().unwrap_or([0; 16]))
 }
 
+/// Leases what is due and nobody's. The epoch grows when a message changes hands: a node whose own lease ran out without
+/// anybody taking it over gets it back under the epoch that it knows, so that what it settles meanwhile still counts.
 pub(super) async fn claim(
     client: &Client,
     options: &PostgresOptions,
@@ -166,7 +168,8 @@ pub(super) async fn claim(
                    WHERE quarantine IS NULL AND due <= $1 AND (owner IS NULL OR lease_until < now())
                    ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED)
                UPDATE postwright_message m
-                   SET owner = $3, epoch = m.epoch + 1, lease_until = now() + make_interval(secs => $4)
+                   SET owner = $3, lease_until = now() + make_interval(secs => $4),
+                       epoch = m.epoch + CASE WHEN m.owner = $3 THEN 0 ELSE 1 END
                FROM free WHERE m.id = free.id
                RETURNING m.id, m.entry, m.epoch";
     let horizon = millis(now + want.horizon);

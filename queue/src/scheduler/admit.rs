@@ -84,7 +84,9 @@ impl Scheduler {
             let longest = now.max(held) + self.config.policies.longest_lifetime();
             expires = expires.min(longest).max(soon);
         }
+        self.turns = self.turns.wrapping_add(1);
         self.units.insert(Unit {
+            turn: self.turns,
             id: entry.id,
             epoch: claim.epoch,
             due,

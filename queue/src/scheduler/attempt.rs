@@ -73,6 +73,7 @@ pub struct Attempt {
     /// Its lifetime ends here: give up an attempt that takes longer.
     pub deadline: Timestamp,
     pub(super) unit: u32,
+    pub(super) turn: u32,
     pub(super) lane_number: u32,
     pub(super) site_number: Option<u32>,
 }

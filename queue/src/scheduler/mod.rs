@@ -61,6 +61,7 @@
 
 mod admit;
 mod attempt;
+mod hold;
 mod lane;
 mod operate;
 mod orders;
@@ -81,6 +82,7 @@ pub use attempt::{
     Attempt, AttemptResult, Effect, Next, QueueFull, Reason, Report, ReportEvent, RouteQuery, Scope,
     Settlement, Task, Waiting,
 };
+pub use hold::Taken;
 pub use lane::{Lane, LaneId};
 pub use orders::{Order, OrderKind};
 pub use policy::{Policies, RetryPolicy, Schedule, Selector};
@@ -179,6 +181,9 @@ pub struct Scheduler {
     orders: Orders,
     in_flight: usize,
     housekeeping: usize,
+    turns: u32,
+    /// Attempts that are out for messages that were forgotten meanwhile, by message.
+    astray: BTreeMap<SpoolId, usize>,
 }
 
 impl Scheduler {
@@ -204,6 +209,8 @@ impl Scheduler {
             orders: Orders::default(),
             in_flight: 0,
             housekeeping: 0,
+            turns: 0,
+            astray: BTreeMap::new(),
         }
     }
 
@@ -510,6 +517,7 @@ impl Scheduler {
             lane: lane.lane.clone(),
             site: site_number.and_then(|number| self.ready.site(number)).map(|site| site.site.clone()),
             deadline: Timestamp::from_secs(u64::from(unit.expires)),
+            turn: unit.turn,
             unit: number,
             lane_number: unit.lane,
             site_number,

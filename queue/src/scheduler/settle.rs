@@ -50,9 +50,10 @@ impl Scheduler {
     /// Takes an attempt back with what came of it.
     pub fn record(&mut self, attempt: Attempt, result: AttemptResult, now: Timestamp) -> Vec<Effect> {
         self.give_back(&attempt);
-        let ours = |unit: &&mut super::Unit| unit.id == attempt.id && unit.state == State::InFlight;
+        let ours = |unit: &&mut super::Unit| unit.turn == attempt.turn && unit.state == State::InFlight;
         if self.units.get_mut(attempt.unit).filter(ours).is_none() {
             // The message was forgotten meanwhile: lost, or another node has it.
+            self.found_again(attempt.id);
             return Vec::new();
         }
         match result {
@@ -90,6 +91,9 @@ impl Scheduler {
     pub(super) fn forget(&mut self, id: SpoolId) {
         self.open.remove(&id);
         for number in self.units_of(id) {
+            if self.units.get(number).is_some_and(|unit| unit.state == State::InFlight) {
+                *self.astray.entry(id).or_default() += 1;
+            }
             self.remove_unit(number);
         }
     }
@@ -264,7 +268,7 @@ impl Scheduler {
     }
 
     /// Whether a unit of the message is between an attempt and its commit.
-    fn is_busy(&self, id: SpoolId) -> bool {
+    pub(super) fn is_busy(&self, id: SpoolId) -> bool {
         let busy = |unit: &super::Unit| matches!(unit.state, State::InFlight | State::Settling);
         self.units_of(id).into_iter().any(|number| self.units.get(number).is_some_and(busy))
     }

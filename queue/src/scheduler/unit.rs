@@ -88,6 +88,8 @@ pub(super) struct Unit {
     pub(super) sibling: u32,
     pub(super) state: State,
     pub(super) flags: Flags,
+    /// Tells this unit from another one of the same message that had its place before.
+    pub(super) turn: u32,
 }
 
 impl Unit {

@@ -15,7 +15,7 @@ use postwright::core::{
     SystemClock, SystemEntropy, World,
 };
 use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
-use postwright::queue::{Durability, EmbeddedOptions, EmbeddedSpool, SyncLevel};
+use postwright::queue::Spool;
 use postwright::shaping::{MemoryTokenStore, Shaper};
 use postwright::smtp_client::policy::Level;
 use postwright::smtp_client::{Client, Trust};
@@ -92,7 +92,8 @@ impl Serve {
 async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
-    let mta = assemble(&config, clock.clone(), metrics.clone())?;
+    let spool = crate::storage::open(&config, clock.clone()).await?;
+    let mta = assemble(&config, clock.clone(), metrics.clone(), spool)?;
     let budget = Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
     let mut servers = Vec::new();
     for listener in &config.listen {
@@ -144,15 +145,13 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
 }
 
 /// The system that the configuration describes.
-fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Mta, Failure> {
+fn assemble(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    spool: Arc<dyn Spool>,
+) -> Result<Mta, Failure> {
     let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver: resolver(config)? };
-    let mut options = EmbeddedOptions::new(&config.spool.path, clock.clone());
-    options.min_free = config.spool.min_free;
-    if config.spool.relaxed {
-        options.durability = Durability { accept: SyncLevel::Relaxed, update: SyncLevel::Relaxed };
-        tracing::warn!("spool.relaxed is set: a power cut may lose mail that was acknowledged");
-    }
-    let spool = EmbeddedSpool::open(options).map_err(Failure::new)?;
     let client = Client::new(&Trust::Web, clock).map_err(Failure::new)?;
     let mut routes = match &config.delivery.smart_host {
         Some(SmartHost { host, port }) => Routes::smart_host(host.clone(), *port),
@@ -168,7 +167,7 @@ fn assemble(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Re
             .with_domain(route.domain.clone(), Via::SmartHost { host, port, tls: Level::Opportunistic });
     }
     let policies = policies(config, &world)?;
-    let mut builder = Mta::builder(config.hostname.clone(), world, Arc::new(spool), client)
+    let mut builder = Mta::builder(config.hostname.clone(), world, spool, client)
         .routes(routes)
         .settings(|settings| {
             settings.retry.first = config.retry.first;

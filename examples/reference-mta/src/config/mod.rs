@@ -10,6 +10,7 @@ mod network;
 mod schema;
 
 use std::path::Path;
+use std::time::Duration;
 
 use postwright_core::Domain;
 
@@ -86,6 +87,11 @@ impl Config {
             if value == 0 {
                 return Err(format!("{key} is 0: nothing would ever happen; the least is 1"));
             }
+        }
+        if self.spool.lease < Duration::from_secs(1) {
+            return Err(
+                "spool.lease is below 1s: nodes would take messages from each other all the time".to_owned()
+            );
         }
         if limits.recipients < 100 {
             return Err("limits.recipients is below 100, the least that RFC 5321 4.5.3.1.8 allows".to_owned());

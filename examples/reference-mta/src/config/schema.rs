@@ -111,11 +111,22 @@ pub(crate) struct SpoolConfig {
     #[serde(deserialize_with = "from_size")]
     pub(crate) min_free: u64,
     pub(crate) relaxed: bool,
+    pub(crate) postgres: Option<String>,
+    pub(crate) node: Option<String>,
+    #[serde(deserialize_with = "from_span")]
+    pub(crate) lease: Duration,
 }
 
 impl Default for SpoolConfig {
     fn default() -> Self {
-        SpoolConfig { path: PathBuf::from("/var/spool/postwright"), min_free: 256 << 20, relaxed: false }
+        SpoolConfig {
+            path: PathBuf::from("/var/spool/postwright"),
+            min_free: 256 << 20,
+            relaxed: false,
+            postgres: None,
+            node: None,
+            lease: Duration::from_secs(60),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod load;
 pub mod mta;
 pub mod postfix;
+pub mod proxy;
 pub mod receiver;
 
 use std::time::Duration;

@@ -89,6 +89,12 @@ impl Mta {
         self.child.wait().unwrap();
     }
 
+    /// `kill -9`, where the value is still needed for its place.
+    pub fn kill_now(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// SIGTERM, and the exit status once it has drained.
     pub fn terminate(mut self, limit: Duration) -> ExitStatus {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
