@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who called it")]
 
+mod bench;
 mod bounce_report;
 mod ci;
 mod cli;
@@ -25,6 +26,7 @@ usage: cargo xtask <chore>
   peers --list debian|python      print the packages that would be fetched
   ci [STEP]...                    what CI does, step by step, with the time that each step took
   fuzz [BODY]... [--minutes N]    libFuzzer over each body of fuzz/, or those named; --seconds N for less
+  bench [BENCH]... [--quick]      every bench beside its peer, and the MTA beside Postfix; --counts: instructions
   bounce-report                   scores of the bounce reader and classifier, with every miss
   help                            this text";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let result = match chore {
         "test" => test::run(rest),
         "peers" => peers::run(rest),
+        "bench" => bench::run(rest),
         "bounce-report" => bounce_report::run(),
         "ci" => ci::run(rest),
         "fuzz" => fuzz::run(rest),

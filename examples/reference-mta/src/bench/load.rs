@@ -1,7 +1,7 @@
 //! The load: connections that stay open and send one message after another, command by command as `smtp-source`
 //! does it.
 //!
-//! Invariant: every message counted was answered with 250. It costs far less than any MTA, so that it is not what
+//! Invariant: every message counted was answered with 250; after a 421 the message goes over a new connection. It costs far less than any MTA, so that it is not what
 //! is measured; the report shows what it reaches against the sink alone.
 //!
 //! Not here: pipelining, TLS, anything that a real client would have to understand.
@@ -60,17 +60,17 @@ fn body(size: usize) -> Vec<u8> {
 }
 
 async fn send(to: SocketAddr, body: &[u8], next: &AtomicUsize, messages: usize) -> io::Result<()> {
-    let mut wire = Wire { stream: TcpStream::connect(to).await?, buffer: vec![0; REPLY] };
-    wire.stream.set_nodelay(true)?;
-    wire.reply(b'2').await?;
-    wire.say(b"EHLO load.example\r\n", b'2').await?;
+    let mut wire = Wire::open(to).await?;
     while next.fetch_add(1, Ordering::Relaxed) < messages {
-        wire.say(b"MAIL FROM:<load@bench.example>\r\n", b'2').await?;
-        wire.say(b"RCPT TO:<sink@bench.example>\r\n", b'2').await?;
-        wire.say(b"DATA\r\n", b'3').await?;
-        wire.say(body, b'2').await?;
+        let mut fresh = false;
+        while !wire.message(body).await? {
+            if fresh {
+                return Err(io::Error::other("421 to the first message of a connection"));
+            }
+            (wire, fresh) = (Wire::open(to).await?, true);
+        }
     }
-    wire.say(b"QUIT\r\n", b'2').await
+    wire.say(b"QUIT\r\n", b'2').await.map(drop)
 }
 
 struct Wire {
@@ -79,25 +79,44 @@ struct Wire {
 }
 
 impl Wire {
-    async fn say(&mut self, octets: &[u8], class: u8) -> io::Result<()> {
+    async fn open(to: SocketAddr) -> io::Result<Wire> {
+        let mut wire = Wire { stream: TcpStream::connect(to).await?, buffer: vec![0; REPLY] };
+        wire.stream.set_nodelay(true)?;
+        let ready = wire.reply(b'2').await? && wire.say(b"EHLO load.example\r\n", b'2').await?;
+        if ready { Ok(wire) } else { Err(io::Error::other("421 instead of a greeting")) }
+    }
+
+    /// Whether it was taken; if not, the connection is of no more use.
+    async fn message(&mut self, body: &[u8]) -> io::Result<bool> {
+        Ok(self.say(b"MAIL FROM:<load@bench.example>\r\n", b'2').await?
+            && self.say(b"RCPT TO:<sink@bench.example>\r\n", b'2').await?
+            && self.say(b"DATA\r\n", b'3').await?
+            && self.say(body, b'2').await?)
+    }
+
+    async fn say(&mut self, octets: &[u8], class: u8) -> io::Result<bool> {
         self.stream.write_all(octets).await?;
         self.reply(class).await
     }
 
-    /// Reads one whole reply of this class.
-    async fn reply(&mut self, class: u8) -> io::Result<()> {
+    /// Reads one whole reply: true if it is of this class, false if it is 421.
+    async fn reply(&mut self, class: u8) -> io::Result<bool> {
         let mut filled = 0;
         loop {
             let room = self.buffer.get_mut(filled..).unwrap_or_default();
             let read = if room.is_empty() { 0 } else { self.stream.read(room).await? };
             filled += read;
             let text = self.buffer.get(..filled).unwrap_or_default();
-            if read == 0 || (is_whole(text) && text.first() != Some(&class)) {
-                let text = String::from_utf8_lossy(text);
-                return Err(io::Error::other(format!("unexpected reply {:?}", text.trim_end())));
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if is_whole(text) {
-                return Ok(());
+                let (expected, closing) = (text.first() == Some(&class), text.starts_with(b"421"));
+                if expected || closing {
+                    return Ok(expected);
+                }
+                let text = String::from_utf8_lossy(text);
+                return Err(io::Error::other(format!("unexpected reply {:?}", text.trim_end())));
             }
         }
     }
