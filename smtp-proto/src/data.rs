@@ -7,6 +7,8 @@
 //!
 //! Not here: BDAT (its octets need no decoding), encoding (client), sizes (the session).
 
+mod prefix;
+
 /// What the octets at hand begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
@@ -88,24 +90,21 @@ impl DotDecoder {
 /// line start and before a CR whose LF has not come. `None`: a bare CR, a bare LF or a NUL; nothing of such a piece
 /// is handed out, since its message is refused anyway.
 fn scan(body: &[u8]) -> Option<(usize, bool)> {
-    let dot = memchr::memmem::find(body, b"\n.");
-    let piece = match dot {
-        Some(at) => body.get(..=at)?,
-        None => body.strip_suffix(b"\r").unwrap_or(body),
-    };
-    if is_clean(piece) { Some((piece.len(), piece.ends_with(b"\n"))) } else { None }
-}
-
-/// Whether CR and LF come only as pairs, and NUL not at all. The loop has no exit, so that it runs on many octets at a
-/// time.
-fn is_clean(piece: &[u8]) -> bool {
-    let followers = piece.get(1..).unwrap_or_default();
-    let pairs = piece.iter().zip(followers);
-    let broken = pairs.fold(0, |broken, (a, b)| {
-        broken | (u8::from(*a == b'\r') ^ u8::from(*b == b'\n')) | u8::from(*a == 0)
-    });
-    // The first octet has no one before it and the last no one behind it.
-    broken == 0 && piece.first() != Some(&b'\n') && !matches!(piece.last(), Some(b'\r' | 0))
+    let mut line = 0;
+    loop {
+        // Most of a message is passed over here; what stopped it lies at or just behind `at`.
+        let at = line + prefix::plain(body.get(line..)?);
+        let from = if body.get(..at)?.ends_with(b"\r") { at - 1 } else { at };
+        let Some(end) = memchr::memchr3(b'\r', b'\n', 0, body.get(from..)?) else {
+            return Some((body.len(), from == body.len() && body.ends_with(b"\n")));
+        };
+        line = match body.get(from + end..)? {
+            [b'\r'] => return Some((from + end, body.get(..from + end)?.ends_with(b"\n"))),
+            [b'\r', b'\n', b'.', ..] => return Some((from + end + 2, true)),
+            [b'\r', b'\n', ..] => from + end + 2,
+            _ => return None,
+        };
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +188,28 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn agrees_with_the_naive_twin_on_long_texts(
+            lines in proptest::collection::vec((0usize..200, proptest::bool::weighted(0.02)), 0..40),
+            odd in proptest::option::of((0usize..4000, proptest::sample::select(vec![&b"\r"[..], b"\n", b"\0", b"\n.", b"\r.\r\n"]))),
+            cuts in proptest::collection::vec(0usize..4000, 0..4),
+        ) {
+            let mut stream = Vec::new();
+            for (len, dot) in lines {
+                stream.extend_from_slice(if dot { b".." } else { b"" });
+                stream.resize(stream.len() + len, b'x');
+                stream.extend_from_slice(b"\r\n");
+            }
+            stream.extend_from_slice(b".\r\nNOOP\r\n");
+            if let Some((at, octets)) = odd {
+                let at = at.min(stream.len());
+                stream.splice(at..at, octets.iter().copied());
+            }
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
+            cuts.sort_unstable();
+            proptest::prop_assert_eq!(decode(&stream, &cuts), naive(&stream));
+        }
+
         #[test]
         fn agrees_with_the_naive_twin_for_every_cut(
             parts in proptest::collection::vec(

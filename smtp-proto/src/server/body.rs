@@ -140,7 +140,7 @@ impl Session {
         if transaction.refused.is_none() {
             if transaction.size > limits.message_size {
                 transaction.refused = Some(too_big());
-            } else if limits.text_line.is_some_and(|max| longest_line(text, &mut transaction.line) > max) {
+            } else if limits.text_line.is_some_and(|max| has_longer_line(text, &mut transaction.line, max)) {
                 let status = EnhancedStatus::known(5, 6, 0);
                 transaction.refused = Some(Refusal::known(554, status, "A line of the message is too long"));
             } else {
@@ -216,15 +216,44 @@ impl Session {
     }
 }
 
-/// The longest line of `text` in octets, CRLF included, counting what `open` holds of its first and leaving there
-/// what it holds of its last.
-fn longest_line(text: &[u8], open: &mut usize) -> usize {
-    let (mut longest, mut from) = (0, 0);
-    for end in memchr::memchr_iter(b'\n', text) {
-        longest = longest.max(*open + end + 1 - from);
+/// Whether a line of `text` is longer than `max` octets, CRLF included. `open` counts what is known of the first line
+/// and is left with what is known of the last. Looks only at the last line end within each `max` octets.
+fn has_longer_line(text: &[u8], open: &mut usize, max: usize) -> bool {
+    let mut rest = text;
+    while let Some(window) = rest.get(..max.saturating_sub(*open)).filter(|window| window.len() < rest.len())
+    {
+        let Some(end) = memchr::memrchr(b'\n', window) else { return true };
+        rest = rest.get(end + 1..).unwrap_or_default();
         *open = 0;
-        from = end + 1;
     }
-    *open += text.len() - from;
-    longest.max(*open)
+    *open = match memchr::memrchr(b'\n', rest) {
+        Some(end) => rest.len() - end - 1,
+        None => open.saturating_add(rest.len()),
+    };
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn longer_lines_are_found_for_every_cut(
+            lines in proptest::collection::vec(0usize..30, 0..12),
+            tail in 0usize..30,
+            cuts in proptest::collection::vec(0usize..300, 0..6),
+            max in 1usize..32,
+        ) {
+            let mut text: Vec<u8> = lines.iter().flat_map(|len| [vec![b'x'; *len], b"\r\n".to_vec()].concat()).collect();
+            text.resize(text.len() + tail, b'x');
+            let expected = lines.iter().any(|len| len + 2 > max) || tail > max;
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let mut open = 0;
+            let found = cuts.windows(2).any(|cut| has_longer_line(&text[cut[0]..cut[1]], &mut open, max));
+            proptest::prop_assert_eq!(found, expected);
+            proptest::prop_assert!(found || open == tail);
+        }
+    }
 }
