@@ -8,10 +8,14 @@
 //!
 //! Not here: source routes and command parameters (smtp-proto), display names and comments (RFC 5322 headers).
 
+mod grammar;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+
+use grammar::{are_labels, is_dot_string, is_utf8_non_ascii};
 
 /// Longest domain in octets (RFC 5321 4.5.3.1.2).
 pub const DOMAIN_MAX: usize = 255;
@@ -108,22 +112,11 @@ impl FromStr for Domain {
 }
 
 fn domain_from_ascii(text: &str) -> Result<Domain, AddressError> {
-    if text.len() > DOMAIN_MAX || text.split('.').any(|label| label.len() > LABEL_MAX) {
-        return Err(AddressError::DomainTooLong);
+    if text.len() > DOMAIN_MAX || !are_labels(text.as_bytes()) {
+        let too_long = text.len() > DOMAIN_MAX || text.split('.').any(|label| label.len() > LABEL_MAX);
+        return Err(if too_long { AddressError::DomainTooLong } else { AddressError::Domain });
     }
-    if text.split('.').all(is_label) {
-        Ok(Domain(text.to_ascii_lowercase().into()))
-    } else {
-        Err(AddressError::Domain)
-    }
-}
-
-fn is_label(label: &str) -> bool {
-    let bytes = label.as_bytes();
-    !bytes.is_empty()
-        && bytes[0] != b'-'
-        && bytes[bytes.len() - 1] != b'-'
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    Ok(Domain(text.to_ascii_lowercase().into()))
 }
 
 #[cfg(feature = "idna")]
@@ -322,7 +315,7 @@ impl FromStr for Mailbox {
 /// The index of the `@` behind the local part: the first one outside a quoted string.
 fn local_part_end(text: &str) -> Result<usize, AddressError> {
     if !text.starts_with('"') {
-        return text.find('@').ok_or(AddressError::NoDomain);
+        return text.bytes().position(|b| b == b'@').ok_or(AddressError::NoDomain);
     }
     let bytes = text.as_bytes();
     let mut i = 1;
@@ -343,20 +336,6 @@ fn check_local_part(local: &str) -> Result<(), AddressError> {
         return Err(AddressError::LocalPartTooLong);
     }
     if is_dot_string(local) || is_quoted_string(local) { Ok(()) } else { Err(AddressError::LocalPart) }
-}
-
-/// `Dot-string = Atom *("." Atom)`, with the UTF-8 of RFC 6531.
-fn is_dot_string(text: &str) -> bool {
-    text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
-}
-
-fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8_non_ascii(c)
-}
-
-/// `UTF8-non-ascii` of RFC 6531, less the C1 controls and the separators that no one can see or type.
-fn is_utf8_non_ascii(c: char) -> bool {
-    !c.is_ascii() && !c.is_control() && c != '\u{2028}' && c != '\u{2029}'
 }
 
 /// `Quoted-string = DQUOTE *QcontentSMTP DQUOTE`.
