@@ -9,83 +9,64 @@
 use super::LABEL_MAX;
 
 /// Labels of letters, digits and inner hyphens, none empty or too long, with a dot between any two.
-pub(super) fn are_labels(text: &[u8]) -> bool {
-    let (mut len, mut last) = (0, b'.');
-    for b in text {
-        match OCTETS[usize::from(*b)] {
-            Octet::LetterOrDigit => len += 1,
-            // A hyphen is neither first nor, by what the dot below asks for, last.
-            Octet::Hyphen if len > 0 => len += 1,
-            Octet::Dot if len > 0 && last != b'-' => len = 0,
-            _ => return false,
-        }
-        if len > LABEL_MAX {
+pub(super) fn are_labels(mut text: &[u8]) -> bool {
+    loop {
+        let (label, behind) = text.split_at(run(text, &LABEL));
+        if label.len() > LABEL_MAX || matches!(label, [] | [b'-', ..] | [.., b'-']) {
             return false;
         }
-        last = *b;
+        match behind {
+            [] => return true,
+            [b'.', next @ ..] => text = next,
+            _ => return false,
+        }
     }
-    len > 0 && last != b'-'
 }
 
 /// `Dot-string = Atom *("." Atom)`, with the UTF-8 of RFC 6531.
 pub(super) fn is_dot_string(text: &str) -> bool {
-    let mut after_atom = false;
-    for b in text.bytes() {
-        after_atom = match OCTETS[usize::from(b)] {
-            Octet::LetterOrDigit | Octet::Hyphen | Octet::Atext => true,
-            Octet::Dot if after_atom => false,
-            Octet::NonAscii => return is_dot_string_of_utf8(text),
+    let mut rest = text.as_bytes();
+    loop {
+        let (atom, behind) = rest.split_at(run(rest, &ATEXT));
+        match behind {
+            [b, ..] if !b.is_ascii() => return is_dot_string_of_utf8(text),
+            [] => return !atom.is_empty(),
+            [b'.', next @ ..] if !atom.is_empty() => rest = next,
             _ => return false,
-        };
+        }
     }
-    after_atom
 }
 
 fn is_dot_string_of_utf8(text: &str) -> bool {
-    let is_atext = |c: char| is_utf8_non_ascii(c) || (c.is_ascii() && OCTETS[c as usize].is_atext());
+    let is_atext = |c: char| if c.is_ascii() { ATEXT[c as usize] } else { is_utf8_non_ascii(c) };
     text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// What an octet may be in an address outside quotes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Octet {
-    LetterOrDigit,
-    Hyphen,
-    Dot,
-    /// The other octets of `atext` (RFC 5322 3.2.3).
-    Atext,
-    NonAscii,
-    None,
+/// How many octets from the front are of a class.
+fn run(text: &[u8], class: &[bool; 256]) -> usize {
+    text.iter().position(|b| !class[usize::from(*b)]).unwrap_or(text.len())
 }
 
-impl Octet {
-    const fn of(octet: u8) -> Octet {
-        match octet {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => Octet::LetterOrDigit,
-            b'-' => Octet::Hyphen,
-            b'.' => Octet::Dot,
-            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'/' | b'=' | b'?' | b'^'..=b'`' | b'{'..=b'~' => {
-                Octet::Atext
-            }
-            0x80.. => Octet::NonAscii,
-            _ => Octet::None,
-        }
-    }
+/// Octets of a label: one look-up instead of a search in a list of characters.
+const LABEL: [bool; 256] = class(b"-");
+/// Octets of `atext` (RFC 5322 3.2.3).
+const ATEXT: [bool; 256] = class(b"!#$%&'*+-/=?^_`{|}~");
 
-    fn is_atext(self) -> bool {
-        matches!(self, Octet::LetterOrDigit | Octet::Hyphen | Octet::Atext)
-    }
-}
-
-/// One look-up an octet instead of a search in a list of characters.
-const OCTETS: [Octet; 256] = {
-    let (mut all, mut octet) = ([Octet::None; 256], 0);
-    while octet < 256 {
-        all[octet] = Octet::of(octet as u8);
+/// Letters, digits and some more.
+const fn class(more: &[u8]) -> [bool; 256] {
+    let mut all = [false; 256];
+    let mut octet = 0;
+    while octet < all.len() {
+        all[octet] = (octet as u8).is_ascii_alphanumeric();
         octet += 1;
     }
+    let mut i = 0;
+    while i < more.len() {
+        all[more[i] as usize] = true;
+        i += 1;
+    }
     all
-};
+}
 
 /// `UTF8-non-ascii` of RFC 6531, less the C1 controls and the separators that no one can see or type.
 pub(super) fn is_utf8_non_ascii(c: char) -> bool {

@@ -12,6 +12,7 @@
 mod date;
 mod parameters;
 mod path;
+mod words;
 mod xtext;
 
 use postwright_core::{EnhancedStatus, Refusal, ReversePath};
@@ -156,21 +157,25 @@ impl<'a> Command<'a> {
                 CommandError::OtherProtocol
             });
         }
-        if line.iter().any(|b| *b < 0x20 || *b == 0x7f) {
+        if words::has_control(line) {
             return Err(CommandError::NotText);
         }
         let text = std::str::from_utf8(line).map_err(|_| CommandError::NotText)?;
-        let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
-        let rest = rest.trim_matches(' ');
-        match verb.as_bytes().first_chunk::<4>() {
-            Some(four) if verb.len() == 4 => parse_four(four.map(|b| b.to_ascii_uppercase()), verb, rest),
-            _ => parse_other(verb, rest),
+        match text.split_at_checked(4).filter(|(_, rest)| rest.is_empty() || rest.starts_with(' ')) {
+            Some((verb, rest)) => parse_four(text, verb, trim(rest)),
+            None => parse_other(text),
         }
     }
 }
 
-fn parse_four<'a>(upper: [u8; 4], verb: &'a str, rest: &'a str) -> Result<Command<'a>, CommandError> {
-    match &upper {
+fn trim(text: &str) -> &str {
+    words::trim_end(words::trim_start(text))
+}
+
+/// The commands whose verbs have four letters.
+fn parse_four<'a>(text: &'a str, verb: &str, rest: &'a str) -> Result<Command<'a>, CommandError> {
+    // Without bit 5 a letter in either case becomes a capital letter, and nothing else does.
+    match &verb.as_bytes().first_chunk::<4>().map_or([0; 4], |verb| verb.map(|b| b & !0x20)) {
         b"MAIL" => parse_mail(rest),
         b"RCPT" => parse_rcpt(rest),
         b"DATA" => alone(rest, Command::Data, "DATA"),
@@ -187,11 +192,14 @@ fn parse_four<'a>(upper: [u8; 4], verb: &'a str, rest: &'a str) -> Result<Comman
         b"EXPN" => Ok(Command::Expn(rest)),
         b"HELP" => Ok(Command::Help(rest)),
         b"AUTH" => parse_auth(rest),
-        _ => parse_other(verb, rest),
+        _ => parse_other(text),
     }
 }
 
-fn parse_other<'a>(verb: &'a str, rest: &'a str) -> Result<Command<'a>, CommandError> {
+/// The other verbs, known or not.
+fn parse_other(text: &str) -> Result<Command<'_>, CommandError> {
+    let (verb, rest) = words::cut(text, b' ').unwrap_or((text, ""));
+    let rest = trim(rest);
     if verb.eq_ignore_ascii_case("STARTTLS") {
         return alone(rest, Command::StartTls, "STARTTLS");
     }
@@ -212,7 +220,7 @@ fn alone<'a>(rest: &str, command: Command<'a>, usage: &'static str) -> Result<Co
 }
 
 fn one_word<'a>(rest: &'a str, usage: &'static str) -> Result<&'a str, CommandError> {
-    let fine = !rest.is_empty() && rest.len() <= 255 && !rest.contains(' ') && rest.is_ascii();
+    let fine = (1..=255).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_graphic());
     if fine { Ok(rest) } else { Err(CommandError::Usage(usage)) }
 }
 
@@ -220,7 +228,7 @@ fn one_word<'a>(rest: &'a str, usage: &'static str) -> Result<&'a str, CommandEr
 fn strip_keyword<'a>(rest: &'a str, keyword: &str) -> Option<&'a str> {
     let head = rest.get(..keyword.len())?;
     if head.eq_ignore_ascii_case(keyword) {
-        Some(rest.get(keyword.len()..)?.trim_start_matches(' '))
+        Some(words::trim_start(rest.get(keyword.len()..)?))
     } else {
         None
     }

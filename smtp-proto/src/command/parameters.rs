@@ -11,6 +11,7 @@
 use postwright_core::{Body, Mailbox, Notify, OriginalRecipient, Ret, ReversePath, Timestamp};
 
 use super::date::parse_rfc3339;
+use super::words;
 use super::xtext::{decode_utf8_address, decode_xtext};
 
 /// One `KEYWORD[=value]` of MAIL or RCPT that the parser does not know itself (RFC 5321 4.1.1.11).
@@ -106,8 +107,8 @@ impl MailParameters {
     /// Parses what stands behind the reverse-path.
     pub fn parse(text: &str) -> Result<MailParameters, ParameterError> {
         let mut all = MailParameters::default();
-        for word in words(text) {
-            let (keyword, value) = split(word)?;
+        let mut rest = text;
+        while let Some((keyword, value)) = next(&mut rest)? {
             all.take(keyword, value)?;
         }
         Ok(all)
@@ -148,8 +149,8 @@ impl RcptParameters {
     /// Parses what stands behind the forward-path.
     pub fn parse(text: &str) -> Result<RcptParameters, ParameterError> {
         let mut all = RcptParameters::default();
-        for word in words(text) {
-            let (keyword, value) = split(word)?;
+        let mut rest = text;
+        while let Some((keyword, value)) = next(&mut rest)? {
             if keyword.eq_ignore_ascii_case("NOTIFY") {
                 set(&mut all.notify, "NOTIFY", value.and_then(parse_notify))?;
             } else if keyword.eq_ignore_ascii_case("ORCPT") {
@@ -162,20 +163,29 @@ impl RcptParameters {
     }
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(' ').filter(|word| !word.is_empty())
-}
-
-/// `esmtp-keyword ["=" esmtp-value]`; the value may hold UTF-8 where RFC 6531 allows it, but no `=` and no blank.
-fn split(word: &str) -> Result<(&str, Option<&str>), ParameterError> {
-    let (keyword, value) = match word.split_once('=') {
-        Some((keyword, value)) => (keyword, Some(value)),
-        None => (word, None),
+/// Takes the next `esmtp-keyword ["=" esmtp-value]` off the text; the value may hold UTF-8 where RFC 6531 allows it, but
+/// no `=` and no blank.
+fn next<'a>(rest: &mut &'a str) -> Result<Option<(&'a str, Option<&'a str>)>, ParameterError> {
+    let text = words::trim_start(rest);
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (keyword, behind) = words::run(text, |b| b.is_ascii_alphanumeric() || b == b'-');
+    if keyword.is_empty() || keyword.starts_with('-') {
+        return Err(ParameterError::Malformed);
+    }
+    let (value, behind) = match behind.strip_prefix('=') {
+        Some(value) => {
+            let (value, behind) = words::run(value, |b| b != b' ' && b != b'=');
+            (Some(value), behind)
+        }
+        None => (None, behind),
     };
-    let name = keyword.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let starts = keyword.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let valued = value.is_none_or(|value| !value.is_empty() && !value.contains('='));
-    if name && starts && valued { Ok((keyword, value)) } else { Err(ParameterError::Malformed) }
+    *rest = behind;
+    if value == Some("") || !(behind.is_empty() || behind.starts_with(' ')) {
+        return Err(ParameterError::Malformed);
+    }
+    Ok(Some((keyword, value)))
 }
 
 fn set<T>(slot: &mut Option<T>, keyword: &'static str, value: Option<T>) -> Result<(), ParameterError> {
@@ -268,7 +278,11 @@ fn parse_notify(value: &str) -> Option<Notify> {
         return Some(Notify::Never);
     }
     let (mut success, mut failure, mut delay) = (false, false, false);
-    for word in value.split(',') {
+    let mut rest = Some(value);
+    while let Some(list) = rest {
+        let (word, behind) =
+            words::cut(list, b',').map_or((list, None), |(word, behind)| (word, Some(behind)));
+        rest = behind;
         let slot = if word.eq_ignore_ascii_case("SUCCESS") {
             &mut success
         } else if word.eq_ignore_ascii_case("FAILURE") {
@@ -284,8 +298,11 @@ fn parse_notify(value: &str) -> Option<Notify> {
 }
 
 fn parse_original(value: &str) -> Option<OriginalRecipient> {
-    let (kind, address) = value.split_once(';').filter(|_| value.len() <= ORCPT_MAX)?;
-    let atom = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/?^_`{|}~.".contains(&b);
+    let (kind, address) = words::cut(value, b';').filter(|_| value.len() <= ORCPT_MAX)?;
+    let atom = |b: u8| {
+        b.is_ascii_graphic()
+            && !matches!(b, b'"' | b'(' | b')' | b',' | b':'..=b'=' | b'>' | b'@' | b'['..=b']')
+    };
     if kind.is_empty() || !kind.bytes().all(atom) {
         return None;
     }

@@ -9,6 +9,9 @@
 /// Decodes xtext: printable ASCII without `+` and `=`, and `+HH` in upper-case hex. `None` if the text is not
 /// xtext, or if what it stands for is not printable ASCII (RFC 3461 4.4 and 5.2.1 allow nothing else).
 pub fn decode_xtext(text: &str) -> Option<String> {
+    if text.bytes().all(|b| matches!(b, b'!'..=b'*' | b','..=b'<' | b'>'..=b'~')) {
+        return Some(text.to_owned());
+    }
     let mut out = String::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(b) = bytes.next() {
