@@ -44,6 +44,8 @@ mod delivery;
 mod dispatch;
 mod event;
 mod guard;
+#[cfg(feature = "https")]
+mod https;
 mod intake;
 mod leases;
 mod metrics;
@@ -58,11 +60,14 @@ mod section;
 mod settings;
 #[cfg(feature = "authentication")]
 mod signing;
+mod sts_store;
 mod system;
 
 pub use builder::{Builder, Mta};
 pub use delivery::MtaSts;
 pub use event::{Event, Observer};
+#[cfg(feature = "https")]
+pub use https::HttpsClient;
 pub use intake::{Intake, Reception};
 pub use metrics::{Counts, Metrics};
 #[cfg(feature = "shaping")]
@@ -74,6 +79,7 @@ pub use routes::{Routes, Via};
 pub use settings::{Retry, Settings};
 #[cfg(feature = "authentication")]
 pub use signing::SignOriginated;
+pub use sts_store::FileStore;
 
 #[cfg(feature = "dkim")]
 #[doc(no_inline)]

@@ -135,6 +135,20 @@ impl TlsClient {
         Ok(TlsClient { provider, time: Arc::new(ClockTime(clock)), roots })
     }
 
+    /// A configuration for other protocols than SMTP that verifies strictly against the same roots; `None` if there
+    /// are none.
+    pub fn strict(&self) -> Option<Arc<ClientConfig>> {
+        let roots = self.roots.clone()?;
+        let mut config = ClientConfig::builder_with_details(self.provider.clone(), self.time.clone())
+            .with_safe_default_protocol_versions()
+            .ok()?
+            .dangerous()
+            .with_custom_certificate_verifier(roots)
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Some(Arc::new(config))
+    }
+
     /// A configuration for one connection, and where the verdict on the certificate will be found.
     pub(crate) fn session(
         &self,
