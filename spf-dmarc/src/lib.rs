@@ -57,8 +57,8 @@
 //! | RFC 7208 7.4 (macros) | `spf/macros.rs` |
 //! | RFC 7208 9.1 (`Received-SPF`) | `tests/auth_results.rs` |
 //! | RFC 9989 4.7, 4.8 (records) | `dmarc/record.rs` |
-//! | RFC 9989 4.10 (tree walk, policy, alignment) | `tests/dmarc.rs` |
-//! | RFC 7489 (`pct`, public suffix list) | `tests/dmarc.rs`, with the list's own tests |
+//! | RFC 9989 4.10 (tree walk, policy, alignment) | `tests/dmarc.rs`; `tests/dmarc_differential.rs`: checkdmarc and a naive twin |
+//! | RFC 7489 (`pct`, public suffix list) | `tests/dmarc.rs`, with the list's own tests; `tests/dmarc_differential.rs`: authheaders |
 //! | RFC 8601 (appendix B) | `tests/auth_results.rs`, with Python's authres |
 //! | RFC 9990, RFC 7489 C, RFC 6591 (reports) | `tests/reports.rs`: 24 + 5 real reports, with parsedmarc |
 //!

@@ -1,32 +1,27 @@
-//! SPF and DMARC beside independent implementations, over generated zones: random includes, redirects, macros, loops,
-//! voids, time-outs. Every disagreement is either a bug of ours or falls under a rule below that names the sentence
-//! of the standard that decides.
+//! SPF beside pyspf over generated zones: random includes, redirects, macros, loops, voids, time-outs. Every
+//! disagreement is either a bug of ours or falls under a rule below that names the sentence of RFC 7208 that decides.
+//!
+//! Not here: DMARC (dmarc_differential.rs).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod common;
+#[path = "common/peer.rs"]
+mod peer;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use common::now;
-use postwright_core::{DnsError, Entropy, MemoryZone, Name, Record, SeededEntropy};
+use peer::{Dice, Peer, zones};
+use postwright_core::{DnsError, MemoryZone, Name, Record, SeededEntropy};
 use postwright_spf_dmarc::spf::{Event, MacroError, Problem, SpfQuery, SpfResult, Step, TermError, check};
 use postwright_testkit::{peers, skip};
 use serde_json::{Value, json};
 
-/// How many zones; ten times as many with POSTWRIGHT_LONG=1.
-fn zones(short: u64) -> u64 {
-    if std::env::var("POSTWRIGHT_LONG").is_ok_and(|value| value == "1") { short * 10 } else { short }
-}
-
-/// A zone in two forms.
+/// A zone, and its text for complaints.
 #[derive(Default)]
 struct Both {
     memory: MemoryZone,
-    json: BTreeMap<String, Value>,
     text: String,
 }
 
@@ -47,23 +42,10 @@ impl Both {
                 self.memory.insert(name, Record::Mx { preference: 10, exchange });
             }
         }
-        let entry = self.json.entry(owner.to_ascii_lowercase()).or_insert_with(|| json!({}));
-        let list = entry.as_object_mut().unwrap().entry(kind).or_insert_with(|| json!([]));
-        list.as_array_mut().unwrap().push(value);
     }
 }
 
-struct Dice(SeededEntropy);
-
 impl Dice {
-    fn below(&self, n: u64) -> usize {
-        usize::try_from(self.0.below(n)).unwrap()
-    }
-
-    fn pick<'t>(&self, list: &[&'t str]) -> &'t str {
-        list[self.below(list.len() as u64)]
-    }
-
     fn domain(&self) -> String {
         match self.below(12) {
             0 => format!("void{}.test", self.below(4)),
@@ -197,28 +179,6 @@ impl Dice {
     }
 }
 
-/// One long-running peer: a line of JSON in, a line of JSON out.
-fn ask_peer(python: &Path, script: &str, jobs: &[Value]) -> Vec<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
-    let mut child = Command::new(python)
-        .arg(script)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let lines: String = jobs.iter().map(|job| format!("{job}\n")).collect();
-    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
 /// The rules under which pyspf may differ: each names the sentence of RFC 7208 that decides.
 fn explained(ours: &SpfResult, theirs: &str, why: &str) -> Option<&'static str> {
     let holds = |step: &Step, words: &[&str]| matches!(&step.event, Event::Record(r) if words.iter().any(|w| r.contains(w)));
@@ -264,15 +224,15 @@ fn explained(ours: &SpfResult, theirs: &str, why: &str) -> Option<&'static str> 
 fn pyspf_agrees() {
     let Some(python) = peers::python(&["spf"]) else { skip!("pyspf", "no Python with pyspf") };
     let dice = Dice(SeededEntropy::new(7208));
-    let worlds: Vec<(Both, Vec<[String; 3]>)> =
-        (0..zones(3000)).map(|_| (dice.zone(), (0..3).map(|_| dice.query()).collect())).collect();
-    let jobs: Vec<Value> =
-        worlds.iter().map(|(zone, queries)| json!({"zone": zone.json, "queries": queries})).collect();
-    let answers = ask_peer(&python, "pyspf.py", &jobs);
-    assert_eq!(answers.len(), jobs.len(), "pyspf did not answer every zone");
     let (mut seen, mut reasons, mut wrong) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    for ((zone, queries), answers) in worlds.iter().zip(&answers) {
-        for ([ip, helo, sender], answer) in queries.iter().zip(answers.as_array().unwrap()) {
+    let mut peer = Peer::start(&python, "pyspf.py");
+    for _ in 0..zones(3000) {
+        let zone = dice.zone();
+        let queries: Vec<[String; 3]> = (0..3).map(|_| dice.query()).collect();
+        let said = peer.ask(&zone.memory, &json!(queries));
+        let answers = said["answer"].as_array().unwrap();
+        assert_eq!(answers.len(), queries.len());
+        for ([ip, helo, sender], answer) in queries.iter().zip(answers) {
             let query = SpfQuery::mail_from(ip.parse().unwrap(), helo, sender).traced();
             let ours = now(check(&zone.memory, &query));
             let theirs = answer[0].as_str().unwrap();
