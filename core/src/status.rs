@@ -107,6 +107,8 @@ pub enum Cause {
     Cancelled(Box<str>),
     /// A fault in this system; what.
     Internal(Box<str>),
+    /// The address is on the sender's suppression list; why it is there, such as `hard-bounce`.
+    Suppressed(Box<str>),
 }
 
 impl fmt::Display for Cause {
@@ -126,6 +128,7 @@ impl fmt::Display for Cause {
             Cause::Expired => f.write_str("delivery time expired"),
             Cause::Cancelled(why) => write!(f, "cancelled: {why}"),
             Cause::Internal(what) => write!(f, "internal error: {what}"),
+            Cause::Suppressed(why) => write!(f, "the address is on the suppression list: {why}"),
         }
     }
 }

@@ -318,7 +318,7 @@ fn local(cause: &Cause, status: &DeliveryStatus) -> Classification {
         Cause::Protocol(..) | Cause::MissingExtension(_) => Protocol,
         Cause::Tls(_) => Tls,
         Cause::Loop => RoutingLoop,
-        Cause::Policy(_) => Policy,
+        Cause::Policy(_) | Cause::Suppressed(_) => Policy,
         Cause::Expired => Expired,
         Cause::Internal(_) => SystemError,
         _ => Undefined,
@@ -331,7 +331,7 @@ fn local(cause: &Cause, status: &DeliveryStatus) -> Classification {
     let mut verdict = verdict(category, class, Because::Cause, 100);
     // A name that is not found today may be found tomorrow while the outcome says so.
     verdict.hard &= status.outcome == Outcome::Failed;
-    if matches!(cause, Cause::Policy(_) | Cause::Internal(_) | Cause::Cancelled(_)) {
+    if matches!(cause, Cause::Policy(_) | Cause::Internal(_) | Cause::Cancelled(_) | Cause::Suppressed(_)) {
         verdict.scope = Scope::Us;
     }
     verdict

@@ -167,6 +167,7 @@ fn write_cause(w: &mut Writer, cause: &Cause) {
         Cause::Expired => w.byte(11),
         Cause::Cancelled(why) => write_text(w, 12, why),
         Cause::Internal(what) => write_text(w, 13, what),
+        Cause::Suppressed(why) => write_text(w, 14, why),
         other => write_text(w, 13, &other.to_string()),
     }
 }
@@ -193,6 +194,7 @@ fn read_cause(r: &mut Reader<'_>) -> Read<Cause> {
         11 => Cause::Expired,
         12 => Cause::Cancelled(r.str()?.into()),
         13 => Cause::Internal(r.str()?.into()),
+        14 => Cause::Suppressed(r.str()?.into()),
         _ => return Err(DecodeError::Malformed("a cause")),
     })
 }

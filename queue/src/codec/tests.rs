@@ -60,6 +60,7 @@ fn cause() -> impl Strategy<Value = Cause> {
         Just(Cause::Expired),
         text().prop_map(Cause::Cancelled),
         text().prop_map(Cause::Internal),
+        text().prop_map(Cause::Suppressed),
     ]
 }
 
