@@ -2,7 +2,7 @@
 //!
 //! Invariant: the word of a rate is an arrival time that never goes back except by an exact refund; the word of a
 //! daily cap is (day, count) and the count never exceeds the cap; leases never exceed the bound while none has
-//! outlived its time.
+//! outlived its time. The word of a rate or a daily count changes only under the cell's latch.
 //!
 //! Why a refund is all or nothing: giving back an item in the middle of a busy stretch would let another one in
 //! later, next to those that have already gone, and so exceed the limit in some window. If nothing was let
@@ -12,13 +12,15 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use postwright_core::Timestamp;
 
+use crate::latch::Latch;
+use crate::limit::Count;
 use crate::path::Key;
-use crate::rate::{Rate, RetryAt, Tat, gcra};
+use crate::rate::{RetryAt, Tat, pass};
 use crate::{Day, Zone};
 
 /// A daily count that has used up what was set aside asks again after this long.
@@ -37,6 +39,7 @@ pub struct Cell {
     /// How many wait in `cold.queue`; read without the lock.
     waiting: AtomicU32,
     daily: bool,
+    latch: Arc<Latch>,
     key: Key,
     cold: Mutex<Cold>,
 }
@@ -63,11 +66,17 @@ struct Waiter {
 }
 
 impl Cell {
-    /// An unused count.
+    /// An unused count with a latch of its own.
     pub fn new(key: Key) -> Cell {
+        Cell::under(Arc::new(Latch::new(0)), key)
+    }
+
+    /// An unused count that is changed under a latch.
+    pub(crate) fn under(latch: Arc<Latch>, key: Key) -> Cell {
         let daily = key.as_str().contains("|daily");
         Cell {
             key,
+            latch,
             word: AtomicU64::new(0),
             ceiling: AtomicU64::new(u64::MAX),
             daily,
@@ -81,6 +90,21 @@ impl Cell {
         &self.key
     }
 
+    pub(crate) fn move_under(&mut self, latch: Arc<Latch>) {
+        self.latch = latch;
+    }
+
+    /// Held by whoever changes the word of a rate or of a daily count.
+    pub(crate) fn latch(&self) -> &Arc<Latch> {
+        &self.latch
+    }
+
+    /// Whether lanes wait in line.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) != 0
+    }
+
     fn cold(&self) -> MutexGuard<'_, Cold> {
         // Nothing in this file panics between two changes that belong together.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,38 +116,21 @@ impl Cell {
         self.word.store(tat.ticks(), Ordering::Release);
     }
 
-    /// Whether the rate would let this through.
-    pub(crate) fn check_rate(&self, rate: &Rate, cost: u64, now: Timestamp) -> Result<(), RetryAt> {
-        gcra(Tat::from_ticks(self.word.load(Ordering::Acquire)), rate, cost, now).map(|_| ())
-    }
-
-    /// Lets it through; the new arrival time is the receipt.
-    pub(crate) fn take_rate(&self, rate: &Rate, cost: u64, now: Timestamp) -> Result<u64, RetryAt> {
-        let mut seen = self.word.load(Ordering::Acquire);
-        loop {
-            let next = gcra(Tat::from_ticks(seen), rate, cost, now)?.ticks();
-            match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(next),
-                Err(other) => seen = other,
+    /// The word that this would leave behind if it may go. Looks only; the latch is held from here to the store.
+    #[inline]
+    pub(crate) fn look(&self, bound: &Count, cost: u64, now: Timestamp) -> Result<u64, RetryAt> {
+        let seen = self.word.load(Ordering::Relaxed);
+        match bound {
+            Count::Rate(meter) => {
+                let ticks = meter.ticks(cost);
+                pass(seen, ticks, meter.tolerance(ticks), Tat::at(now).ticks()).map_err(retry)
             }
+            Count::Daily { cap, zone } => self.look_daily(seen, *cap, *zone, cost, now),
+            Count::Leases(most) => self.check_lease(*most, now).map(|()| seen),
         }
     }
 
-    /// Takes the last item back; `false` if it was not the last any more.
-    pub(crate) fn untake_rate(&self, ticks: u64, receipt: u64) -> bool {
-        let before = receipt.saturating_sub(ticks);
-        self.word.compare_exchange(receipt, before, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// Whether the day's cap has room; else the next midnight.
-    pub(crate) fn check_daily(
-        &self,
-        cap: u32,
-        zone: Zone,
-        cost: u64,
-        now: Timestamp,
-    ) -> Result<u64, RetryAt> {
-        let seen = self.word.load(Ordering::Acquire);
+    fn look_daily(&self, seen: u64, cap: u32, zone: Zone, cost: u64, now: Timestamp) -> Result<u64, RetryAt> {
         let next = daily(seen, cap, zone, cost, now)?;
         if next <= self.ceiling.load(Ordering::Acquire) {
             return Ok(next);
@@ -131,28 +138,26 @@ impl Cell {
         let day = next & !u64::from(u32::MAX);
         if day > seen {
             // The next checkpoint must know that a new day has begun.
-            let _ = self.word.compare_exchange(seen, day, Ordering::AcqRel, Ordering::Acquire);
+            self.word.store(day, Ordering::Release);
         }
         Err(RetryAt(now + CHECKPOINT_POLL))
     }
 
-    /// Counts it; the day is the receipt.
-    pub(crate) fn take_daily(&self, cap: u32, zone: Zone, cost: u64, now: Timestamp) -> Result<u64, RetryAt> {
-        let mut seen = self.word.load(Ordering::Acquire);
-        loop {
-            let next = daily(seen, cap, zone, cost, now)?;
-            if next > self.ceiling.load(Ordering::Acquire) {
-                return Err(RetryAt(now + CHECKPOINT_POLL));
-            }
-            match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(next >> 32),
-                Err(other) => seen = other,
-            }
-        }
+    /// Lets through what was looked at; the latch is held.
+    #[inline]
+    pub(crate) fn put(&self, word: u64) {
+        self.word.store(word, Ordering::Release);
     }
 
-    /// Takes a count back within its day; exact whatever came since.
-    pub(crate) fn untake_daily(&self, cost: u64, day: u64) -> bool {
+    /// Takes the last item back; `false` if it was not the last any more. The latch is held.
+    pub(crate) fn untake_rate(&self, ticks: u64, receipt: u64) -> bool {
+        let before = receipt.saturating_sub(ticks);
+        self.word.compare_exchange(receipt, before, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Takes a count back within its day; exact whatever came since. The latch is held.
+    pub(crate) fn untake_daily(&self, cost: u64, receipt: u64) -> bool {
+        let day = receipt >> 32;
         let change = |seen: u64| {
             let left = (seen & u64::from(u32::MAX)).checked_sub(cost)?;
             (seen >> 32 == day).then_some((day << 32) | left)
@@ -184,24 +189,11 @@ impl Cell {
         }
     }
 
-    pub(crate) fn take_lease(
-        &self,
-        most: u32,
-        id: u64,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), RetryAt> {
+    /// A lease more; that there is room for it was looked up under the latch.
+    pub(crate) fn push_lease(&self, id: u64, until: Timestamp) {
         let mut cold = self.cold();
-        if cold.leases.len() >= most as usize {
-            self.drop_expired(&mut cold, now);
-        }
-        if cold.leases.len() >= most as usize {
-            let first = cold.leases.iter().map(|lease| lease.until).min();
-            return Err(RetryAt(first.unwrap_or(now + Duration::from_secs(3600))));
-        }
         cold.leases.push(Lease { id, until });
         self.word.store(cold.leases.len() as u64, Ordering::Release);
-        Ok(())
     }
 
     pub(crate) fn prolong_lease(&self, id: u64, until: Timestamp) -> bool {
@@ -228,7 +220,7 @@ impl Cell {
     /// Whose turn it is: `Err` with the moment to come back if somebody else is first in the queue.
     #[inline]
     pub(crate) fn turn(&self, lane: u64, now: Timestamp) -> Result<(), RetryAt> {
-        if self.waiting.load(Ordering::Acquire) == 0 { Ok(()) } else { self.queued_turn(lane, now) }
+        if self.has_waiters() { self.queued_turn(lane, now) } else { Ok(()) }
     }
 
     #[cold]
@@ -273,7 +265,7 @@ impl Cell {
     /// Takes a lane out of the queue.
     #[inline]
     pub(crate) fn leave(&self, lane: u64) {
-        if self.waiting.load(Ordering::Acquire) != 0 {
+        if self.has_waiters() {
             let mut cold = self.cold();
             cold.queue.retain(|waiter| waiter.lane != lane);
             self.note_waiting(&cold);
@@ -320,6 +312,10 @@ impl Cell {
         let past = if self.daily { day < u64::from(yesterday) } else { word <= Tat::at(now).ticks() };
         cold.leases.is_empty() && cold.queue.is_empty() && past
     }
+}
+
+fn retry(earliest: u64) -> RetryAt {
+    RetryAt(Tat::from_ticks(earliest).ceil())
 }
 
 fn low(word: u64) -> u32 {

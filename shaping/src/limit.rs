@@ -1,15 +1,18 @@
-//! What can be limited, and by what: [`Kind`], [`Dimension`], [`Scope`], [`Bound`] and the resolved [`Limit`].
+//! What can be limited, and by what: [`Kind`], [`Dimension`], [`Scope`], [`Bound`] and the resolved [`Limits`].
 //!
 //! Invariant: a [`Limit`] is of a kind that its [`Bound`] fits, and its key names exactly the dimensions of its scope.
 //!
 //! Not here: which limits apply to which path (`policy.rs`).
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::cell::Cell;
+use crate::latch::Latches;
 use crate::path::Key;
+use crate::rate::Meter;
 use crate::{Rate, Zone};
 
 /// What is counted.
@@ -144,6 +147,12 @@ impl Scope {
         self.0 & dimension.bit() != 0
     }
 
+    /// What two scopes have in common: paths that share a limit by either of them agree in these dimensions.
+    #[must_use]
+    pub const fn and(self, other: Scope) -> Scope {
+        Scope(self.0 & other.0)
+    }
+
     /// The dimensions in their order.
     pub fn dimensions(self) -> impl Iterator<Item = Dimension> {
         Dimension::ALL.into_iter().filter(move |dimension| self.has(*dimension))
@@ -228,6 +237,62 @@ impl Limit {
     /// The cell in which the limit is counted.
     pub fn cell(&self) -> &Cell {
         &self.cell
+    }
+}
+
+/// What a decision needs of one bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Count {
+    Rate(Meter),
+    Daily { cap: u32, zone: Zone },
+    Leases(u32),
+}
+
+/// What a decision reads of one limit, without what it takes to explain it.
+#[derive(Clone, Debug)]
+pub(crate) struct Counter {
+    pub(crate) kind: Kind,
+    pub(crate) count: Count,
+    pub(crate) cell: Arc<Cell>,
+}
+
+/// The limits on a path, resolved: a decision about them looks nothing up.
+///
+/// Invariant: counters and latches are those of the limits, in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    list: Vec<Limit>,
+    pub(crate) counters: Box<[Counter]>,
+    pub(crate) latches: Latches,
+}
+
+impl Limits {
+    /// These limits.
+    pub fn of(list: Vec<Limit>) -> Limits {
+        let counter = |limit: &Limit| {
+            let count = match limit.bound {
+                Bound::Rate(rate) => Count::Rate(rate.meter()),
+                Bound::Daily { cap, zone } => Count::Daily { cap, zone },
+                Bound::AtMost(most) => Count::Leases(most),
+            };
+            Counter { kind: limit.kind, count, cell: Arc::clone(&limit.cell) }
+        };
+        let latches = Latches::of(list.iter().map(|limit| limit.cell.latch()));
+        Limits { counters: list.iter().map(counter).collect(), latches, list }
+    }
+
+    /// Whether somebody waits in line for one of them.
+    #[inline]
+    pub(crate) fn have_waiters(&self) -> bool {
+        self.counters.iter().any(|counter| counter.cell.has_waiters())
+    }
+}
+
+impl Deref for Limits {
+    type Target = [Limit];
+
+    fn deref(&self) -> &[Limit] {
+        &self.list
     }
 }
 

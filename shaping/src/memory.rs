@@ -1,11 +1,13 @@
 //! Counts in memory: [`MemoryTokenStore`], for one process.
 //!
-//! Invariant: all or nothing. A decision first looks at every limit, then takes from one after the other; when a
-//! race lets one of them refuse after all, what was taken is given back (or, where that would not be exact,
-//! stays used: a limit is never exceeded, at worst a place is wasted).
+//! Invariant: all or nothing. A decision looks at every limit of its path and writes only if all agree; from the
+//! first look to the last word it holds the latches of all of them, so nothing comes in between.
 //!
-//! On the path of a decision there is no look-up, no lock (but for leases of connections) and no allocation: the
-//! limits of a path hold their cells.
+//! Limits that have something in common (the source, the site, ...) share the latch of that, their home: so a
+//! decision takes one latch and different homes never meet. Where nothing is common to all limits, as with a limit
+//! for everything, one latch serves all: they would meet at that limit's word anyway.
+//!
+//! On the path of a decision there is no look-up and no allocation: the limits of a path hold their cells.
 //!
 //! Not here: keeping counts over a restart (`snapshot.rs`).
 
@@ -18,7 +20,8 @@ use std::time::Duration;
 use postwright_core::Timestamp;
 
 use crate::cell::Cell;
-use crate::limit::{Bound, Limit};
+use crate::latch::Latch;
+use crate::limit::{Bound, Count, Limits};
 use crate::path::Key;
 use crate::rate::RetryAt;
 use crate::store::{Ask, LIMITS_PER_PATH, Receipt, Refused, TokenStore};
@@ -31,6 +34,7 @@ const LEASE_POLL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct MemoryTokenStore {
     shards: Vec<Mutex<HashMap<Key, Arc<Cell>>>>,
+    latches: Vec<Arc<Latch>>,
     hasher: RandomState,
     leases: AtomicU64,
     crashed: Option<Timestamp>,
@@ -49,6 +53,7 @@ impl MemoryTokenStore {
     pub fn new() -> MemoryTokenStore {
         MemoryTokenStore {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            latches: (0..SHARDS).map(|number| Arc::new(Latch::new(number))).collect(),
             hasher: RandomState::new(),
             leases: AtomicU64::new(1),
             crashed: None,
@@ -68,6 +73,11 @@ impl MemoryTokenStore {
         let place = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         // A map is whole after every call; a panic elsewhere cannot break it.
         self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn latch(&self, home: u64) -> Arc<Latch> {
+        let place = usize::try_from(home % SHARDS as u64).unwrap_or(0);
+        self.latches.get(place).map_or_else(|| Arc::new(Latch::new(SHARDS)), Arc::clone)
     }
 
     /// How many cells there are.
@@ -92,7 +102,8 @@ impl MemoryTokenStore {
     }
 
     pub(crate) fn put_word(&self, key: &Key, word: u64) {
-        let cell = Arc::new(Cell::new(key.clone()));
+        // Whoever comes to count there is told the home; until then any latch will do.
+        let cell = Arc::new(Cell::under(self.latch(self.hasher.hash_one(key)), key.clone()));
         cell.word.store(word, Ordering::Release);
         self.shard(key).insert(key.clone(), cell);
     }
@@ -102,68 +113,66 @@ impl MemoryTokenStore {
     }
 }
 
-/// Whether all limits would let it through; of those that would not, the one with the latest moment.
-pub(crate) fn check(limits: &[Limit], ask: &Ask, now: Timestamp) -> Result<(), Refused> {
-    let mut worst: Option<Refused> = None;
-    for (index, limit) in limits.iter().enumerate() {
-        let cost = ask.cost(limit.kind);
-        if cost == 0 {
-            continue;
-        }
-        let verdict = match &limit.bound {
-            Bound::Rate(rate) => limit.cell.check_rate(rate, cost, now),
-            Bound::Daily { cap, zone } => limit.cell.check_daily(*cap, *zone, cost, now).map(|_| ()),
-            Bound::AtMost(most) => limit.cell.check_lease(*most, now).map_err(|at| lease_retry(at, now)),
-        };
-        if let Err(RetryAt(until)) = verdict
-            && worst.is_none_or(|other| until > other.until)
-        {
-            worst = Some(Refused { limit: Some(index), until });
-        }
-    }
-    worst.map_or(Ok(()), Err)
-}
-
-fn lease_retry(at: RetryAt, now: Timestamp) -> RetryAt {
-    RetryAt(at.0.min(now + LEASE_POLL))
-}
-
-/// Takes from all limits after a look at all of them.
+/// Takes from all limits or from none: looks at every one of them, and writes only if all agree.
+#[inline]
 pub(crate) fn take_all(
-    limits: &[Limit],
+    limits: &Limits,
     ask: Ask,
     lease: u64,
     ttl: Duration,
     now: Timestamp,
 ) -> Result<Receipt, Refused> {
-    check(limits, &ask, now)?;
     let mut receipt = Receipt { ask, lease, lease_until: now + ttl, marks: [0; LIMITS_PER_PATH] };
-    for (index, (limit, mark)) in limits.iter().zip(&mut receipt.marks).enumerate() {
-        let cost = ask.cost(limit.kind);
-        if cost == 0 {
+    let _held = limits.latches.hold();
+    for (counter, mark) in limits.counters.iter().zip(&mut receipt.marks) {
+        let cost = ask.cost(counter.kind);
+        if cost != 0 {
+            match counter.cell.look(&counter.count, cost, now) {
+                Ok(word) => *mark = word,
+                Err(_) => return Err(refusal(limits, &ask, now)),
+            }
+        }
+    }
+    for (counter, mark) in limits.counters.iter().zip(&mut receipt.marks) {
+        if ask.cost(counter.kind) == 0 {
             continue;
         }
-        let taken = match &limit.bound {
-            Bound::Rate(rate) => limit.cell.take_rate(rate, cost, now),
-            Bound::Daily { cap, zone } => limit.cell.take_daily(*cap, *zone, cost, now),
-            Bound::AtMost(most) => {
-                let taken = limit.cell.take_lease(*most, lease, now + ttl, now);
-                taken.map(|()| lease).map_err(|at| lease_retry(at, now))
-            }
-        };
-        match taken {
-            Ok(taken) => *mark = taken,
-            Err(RetryAt(until)) => {
-                give_back(limits.get(..index).unwrap_or_default(), &receipt, true);
-                return Err(Refused { limit: Some(index), until });
+        match counter.count {
+            Count::Rate(_) | Count::Daily { .. } => counter.cell.put(*mark),
+            Count::Leases(_) => {
+                // There was room a moment ago, and whoever takes room holds the latch.
+                counter.cell.push_lease(lease, receipt.lease_until);
+                *mark = lease;
             }
         }
     }
     Ok(receipt)
 }
 
+/// Of the limits that refuse, the one with the latest moment.
+#[cold]
+fn refusal(limits: &Limits, ask: &Ask, now: Timestamp) -> Refused {
+    let mut worst = Refused { limit: None, until: now };
+    for (index, counter) in limits.counters.iter().enumerate() {
+        let cost = ask.cost(counter.kind);
+        if cost == 0 {
+            continue;
+        }
+        if let Err(RetryAt(mut until)) = counter.cell.look(&counter.count, cost, now) {
+            if matches!(counter.count, Count::Leases(_)) {
+                until = until.min(now + LEASE_POLL);
+            }
+            if worst.limit.is_none() || until > worst.until {
+                worst = Refused { limit: Some(index), until };
+            }
+        }
+    }
+    worst
+}
+
 /// Ends leases, and with `refund` gives back tokens where that is exact.
-pub(crate) fn give_back(limits: &[Limit], receipt: &Receipt, refund: bool) {
+pub(crate) fn give_back(limits: &Limits, receipt: &Receipt, refund: bool) {
+    let _held = limits.latches.hold();
     for (limit, mark) in limits.iter().zip(&receipt.marks) {
         let cost = receipt.ask.cost(limit.kind);
         if cost == 0 {
@@ -185,12 +194,16 @@ pub(crate) fn give_back(limits: &[Limit], receipt: &Receipt, refund: bool) {
 }
 
 impl TokenStore for MemoryTokenStore {
-    fn cell(&self, key: &Key, bound: &Bound) -> Arc<Cell> {
+    fn cell(&self, key: &Key, home: u64, bound: &Bound) -> Arc<Cell> {
         let mut shard = self.shard(key);
-        if let Some(found) = shard.get(key) {
+        if let Some(found) = shard.get_mut(key) {
+            if let Some(alone) = Arc::get_mut(found) {
+                // Nobody counts here at the moment: it may move to where it is wanted now.
+                alone.move_under(self.latch(home));
+            }
             return Arc::clone(found);
         }
-        let cell = Arc::new(Cell::new(key.clone()));
+        let cell = Arc::new(Cell::under(self.latch(home), key.clone()));
         if let (Some(crashed), Bound::Rate(rate)) = (self.crashed, bound) {
             cell.word.store(rate.spent_at(crashed).ticks(), Ordering::Release);
         }
@@ -201,16 +214,20 @@ impl TokenStore for MemoryTokenStore {
         cell
     }
 
-    fn take(&self, limits: &[Limit], ask: Ask, ttl: Duration, now: Timestamp) -> Result<Receipt, Refused> {
+    fn counts_in_cells(&self) -> bool {
+        true
+    }
+
+    fn take(&self, limits: &Limits, ask: Ask, ttl: Duration, now: Timestamp) -> Result<Receipt, Refused> {
         // Only a connection needs a name for its lease; a message should not touch a line that all threads share.
         let lease = if !ask.connection { 0 } else { self.leases.fetch_add(1, Ordering::Relaxed) };
         take_all(limits, ask, lease, ttl, now)
     }
 
-    fn lease(&self, limits: &[Limit], receipt: &mut Receipt, ttl: Duration, now: Timestamp) -> bool {
+    fn lease(&self, limits: &Limits, receipt: &mut Receipt, ttl: Duration, now: Timestamp) -> bool {
         let until = now + ttl;
         let mut all = true;
-        for limit in limits {
+        for limit in limits.iter() {
             if matches!(limit.bound, Bound::AtMost(_)) && receipt.ask.cost(limit.kind) != 0 {
                 all &= limit.cell.prolong_lease(receipt.lease, until);
             }
@@ -221,7 +238,7 @@ impl TokenStore for MemoryTokenStore {
         all
     }
 
-    fn release(&self, limits: &[Limit], receipt: &Receipt, refund: bool) {
+    fn release(&self, limits: &Limits, receipt: &Receipt, refund: bool) {
         give_back(limits, receipt, refund);
     }
 

@@ -1,4 +1,4 @@
-//! What an admission gives: [`Permit`], or [`Later`] with its reason.
+//! What an admission gives: [`Permit`] or [`Pass`], or [`Later`] with its reason.
 //!
 //! Invariant: every permit gives its leases back exactly once, on every path, by `Drop` if by nothing else.
 //!
@@ -14,7 +14,7 @@ use postwright_core::Timestamp;
 
 use crate::adapt::Suspension;
 use crate::limit::Limit;
-use crate::shaper::LaneState;
+use crate::shaper::{Lane, LaneState};
 use crate::store::{Ask, Receipt};
 
 /// The answer to "may I?".
@@ -95,6 +95,43 @@ impl fmt::Display for Because {
                 write!(f, "{count} limits apply to the path, more than {}", crate::LIMITS_PER_PATH)
             }
         }
+    }
+}
+
+/// The right to send one message on a connection that is open; borrowed from the lane, so that it costs nothing.
+#[must_use]
+#[derive(Debug)]
+pub struct Pass<'a> {
+    lane: &'a Lane,
+    taken: Taken,
+}
+
+#[derive(Debug)]
+enum Taken {
+    /// The lane knows what, but for the octets.
+    Fast(u64),
+    Slow(Receipt),
+}
+
+impl<'a> Pass<'a> {
+    #[inline]
+    pub(crate) fn fast(lane: &'a Lane, bytes: u64) -> Pass<'a> {
+        Pass { lane, taken: Taken::Fast(bytes) }
+    }
+
+    pub(crate) fn slow(lane: &'a Lane, receipt: Receipt) -> Pass<'a> {
+        Pass { lane, taken: Taken::Slow(receipt) }
+    }
+
+    /// The message was not sent: gives its tokens back, as far as that is exact.
+    pub fn give_back(self) {
+        let receipt = match (self.taken, &self.lane.fast) {
+            (Taken::Slow(receipt), _) => receipt,
+            (Taken::Fast(bytes), Some(fast)) => fast.receipt(bytes),
+            (Taken::Fast(_), None) => return,
+        };
+        let state = &self.lane.state;
+        state.store().release(&state.limits, &receipt, true);
     }
 }
 

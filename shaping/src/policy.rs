@@ -172,6 +172,18 @@ impl Policy {
         &self.layers
     }
 
+    /// The dimensions in which all paths agree that share any limit of this policy.
+    pub(crate) fn common_scope(&self) -> Scope {
+        let scopes = self.layers.iter().flat_map(|layer| {
+            let counted = |setting: &&Setting| {
+                !matches!(setting.kind, Kind::MessagesPerConnection | Kind::RecipientsPerMessage)
+            };
+            let settings = layer.settings.iter().filter(counted);
+            settings.map(|setting| setting.by.unwrap_or_else(|| layer.scope()))
+        });
+        scopes.fold(Scope::of(&Dimension::ALL), Scope::and)
+    }
+
     /// What applies to a path, ordered by kind and scope.
     pub fn resolve(&self, path: &Path) -> Vec<Applied> {
         let mut slots: Vec<(Kind, Option<Scope>, &Layer, &[Bound])> = Vec::new();

@@ -101,10 +101,39 @@ pub struct Rate {
     period_millis: u64,
     burst: Option<u64>,
     largest: u64,
+    meter: Meter,
+}
+
+/// What the formula needs of a rate, side by side: the part that every decision reads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Meter {
     /// Ticks that an item of cost 1 takes, rounded up.
     unit: u64,
     /// With burst: the ticks of a whole burst. Without: how early an item may come.
     room: u64,
+    burst: bool,
+}
+
+impl Meter {
+    /// Ticks that an item of this cost takes.
+    #[inline]
+    pub(crate) const fn ticks(self, cost: u64) -> u64 {
+        self.unit.saturating_mul(cost)
+    }
+
+    /// How far the arrival time may lie ahead when an item of this many ticks comes.
+    #[inline]
+    pub(crate) const fn tolerance(self, ticks: u64) -> u64 {
+        if self.burst { self.room.saturating_sub(ticks) } else { self.room }
+    }
+}
+
+/// The formula, in ticks: the arrival time after an item that takes `ticks`, at least 1, and may come `tolerance`
+/// early; or the first moment for it.
+#[inline]
+pub(crate) fn pass(tat: u64, ticks: u64, tolerance: u64, here: u64) -> Result<u64, u64> {
+    let earliest = tat.saturating_sub(tolerance);
+    if here < earliest { Err(earliest) } else { Ok(tat.max(here).saturating_add(ticks)) }
 }
 
 impl Rate {
@@ -120,7 +149,13 @@ impl Rate {
             return Err(RateError::Period);
         }
         let period_millis = u64::try_from(period.as_millis()).map_err(|_| RateError::Period)?;
-        let rate = Rate { count, period_millis, burst: None, largest: 1, unit: 0, room: 0 };
+        let rate = Rate {
+            count,
+            period_millis,
+            burst: None,
+            largest: 1,
+            meter: Meter { unit: 0, room: 0, burst: false },
+        };
         Ok(rate.settled())
     }
 
@@ -147,12 +182,14 @@ impl Rate {
         match self.burst {
             Some(burst) => {
                 let unit = period.div_ceil(self.count);
-                Rate { unit, room: unit.saturating_mul(burst), ..self }
+                let meter = Meter { unit, room: unit.saturating_mul(burst), burst: true };
+                Rate { meter, ..self }
             }
             None => {
                 let slack = ticks_of_millis(SLACK_MAX_MILLIS).min(period / SLACK_FRACTION);
                 let count = self.count - self.largest + 1;
-                Rate { unit: period.saturating_add(slack).div_ceil(count), room: slack, ..self }
+                let unit = period.saturating_add(slack).div_ceil(count);
+                Rate { meter: Meter { unit, room: slack, burst: false }, ..self }
             }
         }
     }
@@ -179,27 +216,28 @@ impl Rate {
 
     /// Ticks of 2^-20 ms that an item of this cost takes.
     pub fn ticks(&self, cost: u64) -> u64 {
-        self.unit.saturating_mul(cost)
+        self.meter.ticks(cost)
+    }
+
+    pub(crate) fn meter(&self) -> Meter {
+        self.meter
     }
 
     /// How long one item takes, in whole milliseconds rounded up.
     pub fn spacing(&self) -> Duration {
-        Duration::from_millis(self.unit.div_ceil(1 << TICK_BITS))
+        Duration::from_millis(self.meter.unit.div_ceil(1 << TICK_BITS))
     }
 
     /// How far the arrival time may lie ahead when an item of this many ticks comes.
     pub fn tolerance(&self, ticks: u64) -> u64 {
-        match self.burst {
-            Some(_) => self.room.saturating_sub(ticks),
-            None => self.room,
-        }
+        self.meter.tolerance(ticks)
     }
 
     /// The arrival time that a rate has when it may have been used up to now: where to start after a crash.
     pub fn spent_at(&self, now: Timestamp) -> Tat {
         let used = match self.burst {
-            Some(_) => self.room,
-            None => self.room.saturating_add(self.unit),
+            Some(_) => self.meter.room,
+            None => self.meter.room.saturating_add(self.meter.unit),
         };
         Tat(Tat::at(now).0.saturating_add(used))
     }
@@ -213,18 +251,15 @@ pub fn gcra(tat: Tat, rate: &Rate, cost: u64, now: Timestamp) -> Result<Tat, Ret
         return Ok(tat);
     }
     let ticks = rate.ticks(cost);
-    let earliest = tat.0.saturating_sub(rate.tolerance(ticks));
-    let here = ticks_of_millis(now.millis());
-    if here < earliest {
-        return Err(RetryAt(Tat(earliest).ceil()));
-    }
-    Ok(Tat(tat.0.max(here).saturating_add(ticks)))
+    let passed = pass(tat.0, ticks, rate.tolerance(ticks), Tat::at(now).0);
+    passed.map(Tat).map_err(|earliest| RetryAt(Tat(earliest).ceil()))
 }
 
 /// The slowest rate that the adaptive pace falls back to.
 pub(crate) const fn one_a_minute() -> Rate {
     let unit = 60_000 << TICK_BITS;
-    Rate { count: 1, period_millis: 60_000, burst: Some(1), largest: 1, unit, room: unit }
+    let meter = Meter { unit, room: unit, burst: true };
+    Rate { count: 1, period_millis: 60_000, burst: Some(1), largest: 1, meter }
 }
 
 fn ticks_of_millis(millis: u64) -> u64 {

@@ -16,12 +16,13 @@ use postwright_core::Timestamp;
 use crate::adapt::{AdaptSettings, Adaptation, Change, Event, Gate, PathState, Signal, Suspension};
 use crate::egress::{Egress, Source};
 use crate::explain::Explanation;
-use crate::limit::{Bound, Dimension, Kind, Limit};
+use crate::fast::Fast;
+use crate::limit::{Bound, Dimension, Kind, Limit, Limits, Scope};
 use crate::path::Path;
-use crate::permit::{Admission, Because, Later, Permit};
+use crate::permit::{Admission, Because, Later, Pass, Permit};
 use crate::policy::{Applied, Policy};
 use crate::rate::RetryAt;
-use crate::store::{Ask, LIMITS_PER_PATH, Refused, TokenStore};
+use crate::store::{Ask, LIMITS_PER_PATH, Receipt, Refused, TokenStore};
 use crate::warmup::{Overflow, WarmUp, WarmUps};
 
 const SHARDS: usize = 16;
@@ -60,18 +61,36 @@ pub struct Shaper {
 }
 
 /// A path with its limits at hand: asking by lane spares the look-up by path.
-#[derive(Clone, Debug)]
-pub struct Lane(Arc<LaneState>);
+#[derive(Clone)]
+pub struct Lane {
+    /// Copied from the state, which a decision that passes does not touch.
+    generation: u64,
+    until: Timestamp,
+    pub(crate) fast: Option<Fast>,
+    pub(crate) state: Arc<LaneState>,
+}
 
 impl Lane {
+    fn of(state: Arc<LaneState>) -> Lane {
+        let in_order = state.store.counts_in_cells() && state.limits.len() <= LIMITS_PER_PATH;
+        let fast = if in_order { Fast::of(&state.limits, state.adaptive.as_ref()) } else { None };
+        Lane { generation: state.generation, until: state.until, fast, state }
+    }
+
     /// The path.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.state.path
     }
 
     /// The limits on it that are used up by sending.
     pub fn limits(&self) -> &[Limit] {
-        &self.0.limits
+        &self.state.limits
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.state.fmt(f)
     }
 }
 
@@ -84,7 +103,7 @@ pub(crate) struct LaneState {
     overflow_waits: bool,
     warming: bool,
     pub(crate) path: Path,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Limits,
     pub(crate) messages_per_connection: Option<u32>,
     pub(crate) recipients_per_message: Option<u32>,
     store: Arc<dyn TokenStore>,
@@ -176,7 +195,7 @@ impl Shaper {
 
     /// The lane of a path.
     pub fn lane(&self, path: &Path, now: Timestamp) -> Lane {
-        Lane(self.lane_state(path, now))
+        Lane::of(self.lane_state(path, now))
     }
 
     fn lane_state(&self, path: &Path, now: Timestamp) -> Arc<LaneState> {
@@ -201,7 +220,7 @@ impl Shaper {
             overflow_waits: false,
             warming: false,
             path: path.clone(),
-            limits: Vec::new(),
+            limits: Limits::default(),
             messages_per_connection: None,
             recipients_per_message: None,
             store: Arc::clone(&self.store),
@@ -209,7 +228,12 @@ impl Shaper {
             adaptation: Arc::clone(&self.adaptation),
             adaptive: self.adaptive.then(|| self.adaptation.path_state(path)),
         };
-        for applied in self.policy().resolve(path) {
+        let policy = self.policy();
+        // What all limits of all paths have in common: paths that differ in it share no limit.
+        let common = self.warmups.scopes().fold(policy.common_scope(), Scope::and);
+        let home = self.hasher.hash_one(path.key(Kind::Messages, common, "home"));
+        let mut limits = Vec::new();
+        for applied in policy.resolve(path) {
             match (applied.kind, applied.bound) {
                 (Kind::MessagesPerConnection, Bound::AtMost(most)) => {
                     lane.messages_per_connection = smaller(lane.messages_per_connection, most);
@@ -217,7 +241,7 @@ impl Shaper {
                 (Kind::RecipientsPerMessage, Bound::AtMost(most)) => {
                     lane.recipients_per_message = smaller(lane.recipients_per_message, most);
                 }
-                (_, bound) => self.push_limit(&mut lane, applied, tag(&bound)),
+                (_, bound) => self.push_limit(&mut limits, path, home, applied, tag(&bound)),
             }
         }
         for today in self.warmups.today(path, now) {
@@ -226,27 +250,27 @@ impl Shaper {
             let bound = Bound::Daily { cap: today.cap, zone: today.zone };
             let origin = format!("warm-up {}", today.name).into();
             let applied = Applied { kind: Kind::Messages, scope: today.scope, bound, origin };
-            self.push_limit(&mut lane, applied, format!("daily {} warm-up", today.zone));
+            self.push_limit(&mut limits, path, home, applied, format!("daily {} warm-up", today.zone));
             lane.warming = true;
         }
-        lane
+        LaneState { limits: Limits::of(limits), ..lane }
     }
 
-    fn push_limit(&self, lane: &mut LaneState, applied: Applied, mut tag: String) {
+    fn push_limit(&self, limits: &mut Vec<Limit>, path: &Path, home: u64, applied: Applied, mut tag: String) {
         let Applied { kind, scope, bound, origin } = applied;
-        let mut key = lane.path.key(kind, scope, &tag);
+        let mut key = path.key(kind, scope, &tag);
         // Two limits of one kind, scope and period must not be counted in one place.
-        while lane.limits.iter().any(|other| other.key == key) {
+        while limits.iter().any(|other| other.key == key) {
             tag.push('+');
-            key = lane.path.key(kind, scope, &tag);
+            key = path.key(kind, scope, &tag);
         }
-        let cell = self.store.cell(&key, &bound);
-        lane.limits.push(Limit { kind, scope, bound, key, origin, cell });
+        let cell = self.store.cell(&key, home, &bound);
+        limits.push(Limit { kind, scope, bound, key, origin, cell });
     }
 
     /// Asks for a path.
     pub fn admit(&self, path: &Path, ask: Ask, now: Timestamp) -> Admission {
-        decide(&self.lane_state(path, now), ask, now)
+        admission(&self.lane_state(path, now), ask, now)
     }
 
     /// Asks by way of a pool: tries its usable sources in turn, until one is admitted.
@@ -278,7 +302,7 @@ impl Shaper {
                 ..path.clone()
             };
             let lane = self.lane_state(&path, now);
-            let later = match decide(&lane, ask, now) {
+            let later = match admission(&lane, ask, now) {
                 Admission::Granted(permit) => {
                     if let Some((_, lane, _)) = best {
                         leave_queues(&lane);
@@ -312,10 +336,28 @@ impl Shaper {
     /// Asks for a lane; renews the lane if the policy has changed since.
     #[inline]
     pub fn admit_on(&self, lane: &mut Lane, ask: Ask, now: Timestamp) -> Admission {
-        if lane.0.generation != self.generation.load(Ordering::Acquire) || now >= lane.0.until {
-            *lane = self.lane(&lane.0.path, now);
+        self.renew(lane, now);
+        admission(&lane.state, ask, now)
+    }
+
+    /// Asks for one more message of so many octets on a connection that a lane has open: the cheapest question,
+    /// since there is nothing to give back when it is sent.
+    #[inline]
+    pub fn pass<'l>(&self, lane: &'l mut Lane, bytes: u64, now: Timestamp) -> Result<Pass<'l>, Later> {
+        self.renew(lane, now);
+        if let (Some(fast), false) = (&mut lane.fast, self.adaptation.has_suspensions())
+            && fast.pass(bytes, now)
+        {
+            return Ok(Pass::fast(lane, bytes));
         }
-        decide(&lane.0, ask, now)
+        pass_slowly(lane, bytes, now)
+    }
+
+    #[inline]
+    fn renew(&self, lane: &mut Lane, now: Timestamp) {
+        if lane.generation != self.generation.load(Ordering::Acquire) || now >= lane.until {
+            *lane = self.lane(&lane.state.path, now);
+        }
     }
 
     /// All limits on a path, where they come from, and which of them can never bind.
@@ -327,7 +369,7 @@ impl Shaper {
 
     /// A lane that no longer wants anything gives up its place in all queues at once.
     pub fn withdraw(&self, lane: &Lane) {
-        leave_queues(&lane.0);
+        leave_queues(&lane.state);
     }
 
     /// Forgets lanes that nobody holds and counts that would not change a decision. Call it every minute or so.
@@ -409,7 +451,7 @@ pub struct Way<'a> {
 
 #[inline]
 fn leave_queues(lane: &LaneState) {
-    for limit in &lane.limits {
+    for limit in lane.limits.iter() {
         limit.cell.leave(lane.id);
     }
 }
@@ -427,41 +469,77 @@ fn tag(bound: &Bound) -> String {
     }
 }
 
-fn decide(lane: &Arc<LaneState>, ask: Ask, now: Timestamp) -> Admission {
-    if lane.limits.len() > LIMITS_PER_PATH {
-        let because = Because::TooManyLimits(lane.limits.len());
-        return Admission::Later(Later { until: now + BROKEN_POLICY_RETRY, because });
+#[cold]
+fn pass_slowly(lane: &mut Lane, bytes: u64, now: Timestamp) -> Result<Pass<'_>, Later> {
+    decide(&lane.state, Ask::message(bytes), now).map(|receipt| Pass::slow(lane, receipt))
+}
+
+#[inline]
+fn admission(lane: &Arc<LaneState>, ask: Ask, now: Timestamp) -> Admission {
+    match decide(lane, ask, now) {
+        Ok(receipt) => Admission::Granted(Permit::new(Arc::clone(lane), receipt)),
+        Err(later) => Admission::Later(later),
     }
-    if let Some(suspension) = lane.adaptation.suspension(&lane.path, now) {
-        return Admission::Later(Later {
-            until: suspension.until,
-            because: Because::Suspended(suspension.into()),
-        });
+}
+
+#[inline]
+fn decide(lane: &LaneState, ask: Ask, now: Timestamp) -> Result<Receipt, Later> {
+    if lane.limits.len() > LIMITS_PER_PATH || lane.adaptation.has_suspensions() {
+        stopped(lane, now)?;
     }
-    for limit in &lane.limits {
-        if ask.cost(limit.kind) != 0
-            && let Err(RetryAt(until)) = limit.cell.turn(lane.id, now)
-        {
-            return wait_in_line(lane, limit, until, now);
-        }
+    let queued = lane.limits.have_waiters();
+    if queued {
+        in_turn(lane, &ask, now)?;
     }
-    let entered = match lane.adaptive.as_ref().map(|state| state.enter(&ask, now)) {
+    let entered = match &lane.adaptive {
         None => None,
-        Some(Ok(entered)) => Some(entered),
-        Some(Err((gate, until))) => return Admission::Later(Later { until, because: shown(gate) }),
+        Some(state) => {
+            let entered = state.enter(&ask, now);
+            Some(entered.map_err(|(gate, until)| Later { until, because: shown(gate) })?)
+        }
     };
     match lane.store.take(&lane.limits, ask, lane.ttl, now) {
         Ok(receipt) => {
-            leave_queues(lane);
-            Admission::Granted(Permit::new(Arc::clone(lane), receipt))
+            if queued {
+                leave_queues(lane);
+            }
+            Ok(receipt)
         }
         Err(refused) => {
             if let (Some(state), Some(entered)) = (&lane.adaptive, &entered) {
                 state.take_back(entered);
             }
-            refuse(lane, refused, now)
+            Err(refuse(lane, refused, now))
         }
     }
+}
+
+/// A policy in error, or a suspension.
+#[cold]
+fn stopped(lane: &LaneState, now: Timestamp) -> Result<(), Later> {
+    if lane.limits.len() > LIMITS_PER_PATH {
+        let because = Because::TooManyLimits(lane.limits.len());
+        return Err(Later { until: now + BROKEN_POLICY_RETRY, because });
+    }
+    match lane.adaptation.suspension(&lane.path, now) {
+        None => Ok(()),
+        Some(suspension) => {
+            Err(Later { until: suspension.until, because: Because::Suspended(suspension.into()) })
+        }
+    }
+}
+
+/// Whether it is the lane's turn in every queue; else it lines up.
+#[cold]
+fn in_turn(lane: &LaneState, ask: &Ask, now: Timestamp) -> Result<(), Later> {
+    for limit in lane.limits.iter() {
+        if ask.cost(limit.kind) != 0
+            && let Err(RetryAt(until)) = limit.cell.turn(lane.id, now)
+        {
+            return Err(wait_in_line(lane, limit, until, now));
+        }
+    }
+    Ok(())
 }
 
 fn shown(gate: Gate) -> Because {
@@ -473,18 +551,18 @@ fn shown(gate: Gate) -> Because {
 }
 
 #[cold]
-fn wait_in_line(lane: &LaneState, limit: &Limit, ready: Timestamp, now: Timestamp) -> Admission {
+fn wait_in_line(lane: &LaneState, limit: &Limit, ready: Timestamp, now: Timestamp) -> Later {
     let until = limit.cell.enqueue(lane.id, ready, spacing(limit), now);
-    Admission::Later(Later { until, because: Because::Queue(Arc::new(limit.clone())) })
+    Later { until, because: Because::Queue(Arc::new(limit.clone())) }
 }
 
 #[cold]
-fn refuse(lane: &LaneState, refused: Refused, now: Timestamp) -> Admission {
+fn refuse(lane: &LaneState, refused: Refused, now: Timestamp) -> Later {
     let Some(limit) = refused.limit.and_then(|index| lane.limits.get(index)) else {
-        return Admission::Later(Later { until: refused.until, because: Because::Store });
+        return Later { until: refused.until, because: Because::Store };
     };
     // A lane waits in the queue of one limit only: the one that binds.
-    for other in &lane.limits {
+    for other in lane.limits.iter() {
         if other.key != limit.key {
             other.cell.leave(lane.id);
         }
@@ -494,7 +572,7 @@ fn refuse(lane: &LaneState, refused: Refused, now: Timestamp) -> Admission {
         Bound::Daily { .. } => refused.until,
         Bound::Rate(_) | Bound::AtMost(_) => limit.cell.enqueue(lane.id, refused.until, spacing(limit), now),
     };
-    Admission::Later(Later { until, because: Because::Limit(Arc::new(limit.clone())) })
+    Later { until, because: Because::Limit(Arc::new(limit.clone())) }
 }
 
 fn spacing(limit: &Limit) -> Duration {

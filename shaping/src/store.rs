@@ -10,7 +10,7 @@ use std::time::Duration;
 use postwright_core::Timestamp;
 
 use crate::cell::Cell;
-use crate::limit::{Bound, Kind, Limit};
+use crate::limit::{Bound, Kind, Limits};
 use crate::path::Key;
 
 /// Most limits on one path. A policy that sets more is refused when it is resolved.
@@ -81,18 +81,24 @@ pub struct Refused {
 /// The methods do not wait for other callers. A store behind a network blocks for one round trip at most, and
 /// states its time-out.
 pub trait TokenStore: Send + Sync {
-    /// The cell of a key, made if need be (for a limit with this bound).
-    fn cell(&self, key: &Key, bound: &Bound) -> Arc<Cell>;
+    /// The cell of a key, made if need be (for a limit with this bound). Paths that share the cell most often have
+    /// the same `home` too; a store may use it to keep together what is asked for together.
+    fn cell(&self, key: &Key, home: u64, bound: &Bound) -> Arc<Cell>;
+
+    /// Whether the counts are the cells themselves and nothing else: then the shaper may count there without asking.
+    fn counts_in_cells(&self) -> bool {
+        false
+    }
 
     /// Takes what `ask` costs from all limits, or nothing. Leases (of concurrency) last for `ttl`.
-    fn take(&self, limits: &[Limit], ask: Ask, ttl: Duration, now: Timestamp) -> Result<Receipt, Refused>;
+    fn take(&self, limits: &Limits, ask: Ask, ttl: Duration, now: Timestamp) -> Result<Receipt, Refused>;
 
     /// Prolongs the leases of a receipt to `ttl` from now; `false` if one of them was lost, in which case the
     /// connection must be closed.
-    fn lease(&self, limits: &[Limit], receipt: &mut Receipt, ttl: Duration, now: Timestamp) -> bool;
+    fn lease(&self, limits: &Limits, receipt: &mut Receipt, ttl: Duration, now: Timestamp) -> bool;
 
     /// Ends the leases of a receipt, and with `refund` also gives back its tokens where that is exact.
-    fn release(&self, limits: &[Limit], receipt: &Receipt, refund: bool);
+    fn release(&self, limits: &Limits, receipt: &Receipt, refund: bool);
 
     /// Forgets what would not change a decision.
     fn sweep(&self, now: Timestamp);

@@ -333,3 +333,66 @@ proptest! {
         }
     }
 }
+
+/// Two limits that are reached at about the same time, asked for by threads that meet: what one of them counted, the
+/// other counted too, and that is what was let through.
+#[test]
+fn threads_that_meet_leave_no_decision_half_taken() {
+    let daily = |cap| Bound::Daily { cap, zone: Zone::UTC };
+    for (own, all) in
+        [(daily(30_000), daily(40_000)), (rate("30000/d burst 30000"), rate("40000/d burst 40000"))]
+    {
+        let layer = Layer::defaults().set(Kind::Messages, &[own]).unwrap();
+        let both = layer.clone().set_by(Scope::GLOBAL, Kind::Messages, &[all]).unwrap();
+        let shaper = shaper(both);
+        let ask = &|domain: &str, times: u32| {
+            let mut lane = shaper.lane(&path(domain), START);
+            (0..times).map(|_| u32::from(shaper.pass(&mut lane, 1, START).is_ok())).sum::<u32>()
+        };
+        let granted: u32 = std::thread::scope(|scope| {
+            let domains = ["a.example", "b.example", "a.example", "b.example"];
+            let threads = domains.map(|domain| scope.spawn(move || ask(domain, 20_000)));
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(granted, 40_000);
+        // Without the limit on everything, what the others have left shows.
+        shaper.set_policy(Policy::new().with(layer));
+        assert_eq!(ask("a.example", 30_001) + ask("b.example", 30_001), 20_000, "{own}");
+    }
+}
+
+proptest! {
+    /// The short way and the long way let the same through and give the same back.
+    #[test]
+    fn a_pass_is_a_permit_for_less(
+        steps in prop::collection::vec((0_u64..400, 0_usize..2, 0_u64..3000, prop::bool::weighted(0.2)), 1..300),
+    ) {
+        let layer = Layer::defaults()
+            .set(Kind::Messages, &[rate("20/s"), rate("90/10s burst 30")])
+            .and_then(|layer| layer.set(Kind::Bytes, &[rate("20kB/s burst 8kB")]))
+            .and_then(|layer| layer.set_by(Scope::GLOBAL, Kind::Messages, &[rate("15/s burst 3")]))
+            .unwrap();
+        let (short, long) = (shaper(layer.clone()), shaper(layer));
+        let paths = ["a.example", "b.example"].map(path);
+        let mut now = START;
+        let mut lanes = paths.clone().map(|path| short.lane(&path, now));
+        for (gap, which, bytes, regret) in steps {
+            now = now + Duration::from_millis(gap);
+            let passed = short.pass(&mut lanes[which], bytes, now);
+            let permitted = long.admit(&paths[which], Ask::message(bytes), now);
+            match (passed, permitted) {
+                (Ok(pass), Admission::Granted(permit)) => {
+                    if regret {
+                        pass.give_back();
+                        permit.give_back();
+                    }
+                }
+                (Err(short), Admission::Later(long)) => {
+                    prop_assert_eq!(short.until, long.until);
+                    prop_assert_eq!(short.because.to_string(), long.because.to_string());
+                }
+                (passed, permitted) => prop_assert!(false, "{:?} {:?}", passed, permitted),
+            }
+        }
+    }
+}

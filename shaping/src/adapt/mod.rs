@@ -175,10 +175,15 @@ impl Adaptation {
         Arc::clone(paths.entry(key).or_insert_with(made))
     }
 
-    /// The suspension that stops a path, if any.
+    /// Whether anything at all is suspended.
     #[inline]
+    pub(crate) fn has_suspensions(&self) -> bool {
+        self.suspended.load(Ordering::Acquire) != 0
+    }
+
+    /// The suspension that stops a path, if any.
     pub(crate) fn suspension(&self, path: &Path, now: Timestamp) -> Option<Suspension> {
-        if self.suspended.load(Ordering::Acquire) == 0 {
+        if !self.has_suspensions() {
             return None;
         }
         let all = self.suspensions.read().unwrap_or_else(PoisonError::into_inner);

@@ -93,10 +93,16 @@ impl PathState {
         PaceSettings { pause, decrease, increase, floor }
     }
 
+    /// Whether messages have to ask.
+    #[inline]
+    pub(crate) fn is_gated(&self) -> bool {
+        self.gated.load(Ordering::Acquire)
+    }
+
     /// May this go, as far as the receiver's behaviour tells?
     #[inline]
     pub(crate) fn enter(&self, ask: &Ask, now: Timestamp) -> Result<Entered, (Gate, Timestamp)> {
-        if !ask.connection && !self.gated.load(Ordering::Acquire) {
+        if !ask.connection && !self.is_gated() {
             return Ok(Entered::default());
         }
         self.enter_slowly(ask, now)

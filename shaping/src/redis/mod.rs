@@ -28,7 +28,7 @@ use postwright_core::Timestamp;
 pub use wire::{Address, RedisLink, ScriptLink};
 
 use crate::cell::Cell;
-use crate::limit::{Bound, Limit};
+use crate::limit::{Bound, Limit, Limits};
 use crate::memory::{give_back, take_all};
 use crate::path::Key;
 use crate::rate::Rate;
@@ -215,7 +215,7 @@ impl RedisTokenStore {
     fn take_share(
         &self,
         inner: &mut Inner,
-        limits: &[Limit],
+        limits: &Limits,
         want: &Want<'_>,
         ask: Ask,
     ) -> Result<Receipt, Refused> {
@@ -236,7 +236,7 @@ impl RedisTokenStore {
             }
             shares.push(Limit { bound, cell: Arc::clone(&local.share), ..limit.clone() });
         }
-        take_all(&shares, ask, want.lease, want.ttl, want.now)
+        take_all(&Limits::of(shares), ask, want.lease, want.ttl, want.now)
     }
 }
 
@@ -261,12 +261,12 @@ impl Local {
 }
 
 impl TokenStore for RedisTokenStore {
-    fn cell(&self, key: &Key, _: &Bound) -> Arc<Cell> {
+    fn cell(&self, key: &Key, _: u64, _: &Bound) -> Arc<Cell> {
         // Holds the queue of waiting lanes of this node; the count is elsewhere.
         Arc::new(Cell::new(key.clone()))
     }
 
-    fn take(&self, limits: &[Limit], ask: Ask, ttl: Duration, now: Timestamp) -> Result<Receipt, Refused> {
+    fn take(&self, limits: &Limits, ask: Ask, ttl: Duration, now: Timestamp) -> Result<Receipt, Refused> {
         let mut inner = self.lock();
         // Unlike those of an earlier life of this node, since time has passed.
         inner.leases = inner.leases.max(now.millis() << 8) + 1;
@@ -308,7 +308,7 @@ impl TokenStore for RedisTokenStore {
         Ok(Receipt { ask, lease, lease_until: now + ttl, marks: [REMOTE; LIMITS_PER_PATH] })
     }
 
-    fn lease(&self, limits: &[Limit], receipt: &mut Receipt, ttl: Duration, now: Timestamp) -> bool {
+    fn lease(&self, limits: &Limits, receipt: &mut Receipt, ttl: Duration, now: Timestamp) -> bool {
         let mut inner = self.lock();
         if !is_remote(receipt) {
             // Taken from this node's share: it ends by itself, and the connection with it.
@@ -328,7 +328,7 @@ impl TokenStore for RedisTokenStore {
         }
     }
 
-    fn release(&self, limits: &[Limit], receipt: &Receipt, refund: bool) {
+    fn release(&self, limits: &Limits, receipt: &Receipt, refund: bool) {
         let mut inner = self.lock();
         if !is_remote(receipt) {
             let shares: Vec<Limit> = limits
@@ -340,7 +340,7 @@ impl TokenStore for RedisTokenStore {
                 })
                 .collect();
             if shares.len() == limits.len() {
-                give_back(&shares, receipt, refund);
+                give_back(&Limits::of(shares), receipt, refund);
             }
             return;
         }
@@ -379,7 +379,7 @@ fn is_remote(receipt: &Receipt) -> bool {
 }
 
 impl RedisTokenStore {
-    fn leased(&self, limits: &[Limit], receipt: &Receipt) -> Vec<String> {
+    fn leased(&self, limits: &Limits, receipt: &Receipt) -> Vec<String> {
         let leased = limits
             .iter()
             .filter(|limit| matches!(limit.bound, Bound::AtMost(_)) && receipt.ask.cost(limit.kind) > 0);

@@ -116,6 +116,11 @@ impl WarmUps {
         *current = new.collect();
     }
 
+    /// The scopes of the plans' caps.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = Scope> {
+        self.lock().iter().map(|(plan, _)| plan.scope()).collect::<Vec<_>>().into_iter()
+    }
+
     /// What the plans allow on a path today.
     pub(crate) fn today(&self, path: &Path, now: Timestamp) -> Vec<Today> {
         let mut plans = self.lock();
