@@ -42,6 +42,16 @@ pub fn find(program: &str) -> Option<PathBuf> {
     dirs.into_iter().map(|dir| dir.join(program)).find(|path| is_program(path))
 }
 
+/// Finds a program as [`find`] does, but only one that the system has installed: some need the accounts and folders
+/// that their package's installation makes.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    let mut dirs =
+        path.into_iter().chain(program_dirs(Path::new("/"))).filter(|dir| !dir.starts_with(home()));
+    dirs.find_map(|dir| Some(dir.join(program)).filter(|path| is_program(path)))
+}
+
 /// A command that runs `program` as [`find`] found it, with the libraries and Perl modules that were unpacked
 /// beside it, and no standard input.
 pub fn command(program: &str) -> Option<Command> {
@@ -127,6 +137,8 @@ mod tests {
         let mut command = command("true").expect("every Unix has it");
         assert!(command.status().unwrap().success());
         assert_eq!(find("no-program-has-this-name"), None);
+        assert!(installed("true").is_some_and(|path| !path.starts_with(home())));
+        assert_eq!(installed("no-program-has-this-name"), None);
     }
 
     #[test]

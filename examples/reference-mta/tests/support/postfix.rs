@@ -17,14 +17,17 @@ pub struct Postfix {
 impl Postfix {
     /// `Err` says why there is none.
     pub fn start(relay_to: SocketAddr) -> Result<Postfix, String> {
-        let program = peers::find("postfix").ok_or("no postfix")?;
+        Postfix::with(relay_to, "")
+    }
+
+    /// With more lines for its main.cf.
+    pub fn with(relay_to: SocketAddr, more: &str) -> Result<Postfix, String> {
+        // One that was only unpacked has no accounts of its own.
+        let program = peers::installed("postfix").ok_or("postfix is not installed")?;
         let daemons =
-            peers::find("smtpd").and_then(|path| Some(path.parent()?.to_owned())).ok_or("no smtpd")?;
+            peers::installed("smtpd").and_then(|path| Some(path.parent()?.to_owned())).ok_or("no smtpd")?;
         if !is_root() {
             return Err("postfix starts as root only".to_owned());
-        }
-        if program.starts_with(peers::home()) {
-            return Err("an unpacked postfix has no accounts of its own; install the package".to_owned());
         }
         let dir = tempfile::Builder::new().prefix("pw-postfix").tempdir().unwrap();
         let here = dir.path();
@@ -44,7 +47,7 @@ impl Postfix {
              relayhost = [{}]:{}\nalias_maps =\nalias_database =\nsmtpd_tls_security_level = none\n\
              smtp_tls_security_level = may\nmessage_size_limit = 100000000\n\
              local_header_rewrite_clients =\nminimal_backoff_time = 2s\n\
-             maximal_backoff_time = 4s\nqueue_run_delay = 2s\n",
+             maximal_backoff_time = 4s\nqueue_run_delay = 2s\n{more}",
             program.parent().unwrap().display(),
             daemons.display(),
             relay_to.ip(),
