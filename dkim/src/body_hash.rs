@@ -46,7 +46,13 @@ struct Stream {
 struct Sinks {
     octets: u64,
     sinks: Vec<Sink>,
+    /// Short pieces on their way: each update of a hash has its price.
+    gathered: Vec<u8>,
 }
+
+/// Pieces below this are gathered up to `GATHERED_MAX` octets: a block of SHA-256 has 64.
+const SHORT: usize = 256;
+const GATHERED_MAX: usize = 4096;
 
 struct Sink {
     /// Place in `BodyHashes::specs`.
@@ -70,7 +76,7 @@ impl BodyHashes {
             None => self.streams.push(Stream {
                 kind: spec.canon,
                 canon: BodyCanon::new(spec.canon),
-                sinks: Sinks { octets: 0, sinks: vec![sink] },
+                sinks: Sinks { sinks: vec![sink], ..Sinks::default() },
             }),
         }
         place
@@ -89,6 +95,7 @@ impl BodyHashes {
         let mut done: Vec<(usize, BodyHash)> = Vec::with_capacity(self.specs.len());
         for Stream { canon, mut sinks, .. } in self.streams {
             canon.finish(&mut |piece| sinks.update(piece));
+            sinks.flush();
             let octets = sinks.octets;
             let hash = |sink: Sink| (sink.spec, BodyHash { value: sink.digest.finish(), octets });
             done.extend(sinks.sinks.into_iter().map(hash));
@@ -101,8 +108,21 @@ impl BodyHashes {
 impl Sinks {
     fn update(&mut self, piece: &[u8]) {
         self.octets = self.octets.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-        for sink in &mut self.sinks {
-            sink.update(piece);
+        if piece.len() < SHORT {
+            if self.gathered.len() + piece.len() > GATHERED_MAX {
+                self.flush();
+            }
+            self.gathered.extend_from_slice(piece);
+        } else {
+            self.flush();
+            self.sinks.iter_mut().for_each(|sink| sink.update(piece));
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.gathered.is_empty() {
+            self.sinks.iter_mut().for_each(|sink| sink.update(&self.gathered));
+            self.gathered.clear();
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::canon::{Canon, relaxed_field, simple_field};
+use crate::canon::{Canon, relaxed_field, relaxed_value, simple_field};
+use crate::names::Names;
 use crate::section::{Section, Selection};
 
 /// Appends one field in canonical form, CRLF left out.
@@ -14,10 +15,10 @@ pub(crate) fn field(canon: Canon, raw: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The fields that `names` choose. A name without a field left contributes nothing (RFC 6376 5.4.2).
-pub(crate) fn signed_fields(section: &Section, names: &[Box<str>], canon: Canon) -> Vec<u8> {
+pub(crate) fn signed_fields(section: &Section, names: &Names, canon: Canon) -> Vec<u8> {
     let mut out = Vec::with_capacity(2048);
     let mut selection = Selection::new(section);
-    for name in names {
+    for name in names.iter() {
         if let Some(index) = selection.next(name.as_bytes()) {
             field(canon, section.raw(index), &mut out);
             out.extend_from_slice(b"\r\n");
@@ -31,6 +32,25 @@ pub(crate) fn signed_fields(section: &Section, names: &[Box<str>], canon: Canon)
 pub(crate) fn signature_field(canon: Canon, raw: &[u8], b_span: Range<usize>, out: &mut Vec<u8>) {
     let value_at = memchr::memchr(b':', raw).map_or(raw.len(), |colon| colon + 1);
     let (start, end) = (value_at.saturating_add(b_span.start), value_at.saturating_add(b_span.end));
-    let without = [raw.get(..start).unwrap_or(raw), raw.get(end..).unwrap_or_default()].concat();
-    field(canon, &without, out);
+    let (before, behind) = (raw.get(..start).unwrap_or(raw), raw.get(end..).unwrap_or_default());
+    // What stands before the gap ends in `=`, and what comes behind it begins with `;`: no blanks meet.
+    match canon {
+        Canon::Simple => [before, behind].iter().for_each(|part| out.extend_from_slice(part)),
+        Canon::Relaxed => {
+            relaxed_field(before, out);
+            relaxed_value(behind, out);
+        }
+    }
+}
+
+/// Appends a signature field that is being made, its `b=` empty; no CRLF behind it.
+pub(crate) fn unsigned(canon: Canon, name: &str, value: &str, out: &mut Vec<u8>) {
+    match canon {
+        Canon::Simple => [name, ": ", value].iter().for_each(|part| out.extend_from_slice(part.as_bytes())),
+        Canon::Relaxed => {
+            out.extend(name.bytes().map(|octet| octet.to_ascii_lowercase()));
+            out.push(b':');
+            relaxed_value(value.as_bytes(), out);
+        }
+    }
 }

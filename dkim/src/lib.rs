@@ -77,6 +77,7 @@ mod key_store;
 mod limits;
 mod line_ends;
 mod lookup;
+mod names;
 mod result;
 mod rotation;
 mod section;

@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::task::Poll;
 
-use postwright_core::{Answer, BoxFuture, DnsError, Name, RecordKind, Resolver};
+use postwright_core::{Answer, BoxFuture, DnsError, Name, Record, RecordKind, Resolver};
 
 use crate::key::KeyRecord;
 use crate::limits::Limits;
@@ -18,6 +18,10 @@ pub(crate) type Keys = Result<Vec<KeyRecord>, Reason>;
 
 /// Looks up all `names`, in parallel. The answers are in the same order.
 pub(crate) async fn keys(resolver: &dyn Resolver, names: &[Name], limits: &Limits) -> Vec<Keys> {
+    // Nearly every message.
+    if let [name] = names {
+        return vec![read(resolver.lookup(name, RecordKind::Txt).await, limits)];
+    }
     let lookups = names.iter().map(|name| resolver.lookup(name, RecordKind::Txt)).collect();
     join(lookups).await.into_iter().map(|answer| read(answer, limits)).collect()
 }
@@ -27,22 +31,27 @@ fn read(answer: Result<Answer, DnsError>, limits: &Limits) -> Keys {
     let mut first_reason = Reason::KeyMissing;
     let mut keys = Vec::new();
     for (nth, record) in answer.records().iter().take(limits.key_records).enumerate() {
-        let text = match record {
-            // Joined only if it is short enough to be read.
-            postwright_core::Record::Txt(strings)
-                if strings.iter().map(|string| string.len()).sum::<usize>() > limits.key_record_octets =>
-            {
-                Err(Reason::KeyRecordTooLong)
-            }
-            record => Ok(record.text().unwrap_or_default()),
-        };
-        match text.and_then(|text| KeyRecord::parse(&text, limits)) {
+        match key(record, limits) {
             Ok(key) => keys.push(key),
             Err(reason) if nth == 0 => first_reason = reason,
             Err(_) => {}
         }
     }
     if keys.is_empty() { Err(first_reason) } else { Ok(keys) }
+}
+
+fn key(record: &Record, limits: &Limits) -> Result<KeyRecord, Reason> {
+    match record {
+        Record::Txt(strings) => match &strings[..] {
+            [whole] => KeyRecord::parse(whole, limits),
+            // Joined only if it is short enough to be read.
+            parts if parts.iter().map(|part| part.len()).sum::<usize>() > limits.key_record_octets => {
+                Err(Reason::KeyRecordTooLong)
+            }
+            parts => KeyRecord::parse(&parts.concat(), limits),
+        },
+        _ => Err(Reason::KeySyntax),
+    }
 }
 
 /// Polls all futures until each is done. There are few: their number is capped by [`Limits::signatures`].

@@ -6,6 +6,7 @@
 //!
 //! Standards: RFC 5322 2.2, RFC 6376 5.4.2 (fields are taken from the bottom).
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 /// Index of the octet behind the header section, if its end (an empty line) is in `octets`. `from`: how many
@@ -16,8 +17,13 @@ pub(crate) fn end_of_header(octets: &[u8], from: usize) -> Option<HeaderEnd> {
     }
     // The four octets may lie across the border of what was searched.
     let from = from.saturating_sub(3);
-    let found = memchr::memmem::find(octets.get(from..)?, b"\r\n\r\n")?;
-    Some(HeaderEnd { header: from + found + 2, body: from + found + 4 })
+    end_of_fields(octets.get(from..)?).map(|end| end.behind(from))
+}
+
+/// Where fields end that do not begin with an empty line.
+pub(crate) fn end_of_fields(octets: &[u8]) -> Option<HeaderEnd> {
+    let found = memchr::memmem::find(octets, b"\r\n\r\n")?;
+    Some(HeaderEnd { header: found + 2, body: found + 4 })
 }
 
 /// Where the header ends and where the body begins; between them is the empty line.
@@ -26,13 +32,23 @@ pub(crate) struct HeaderEnd {
     pub(crate) body: usize,
 }
 
+impl HeaderEnd {
+    /// The same places, seen from `octets` before.
+    pub(crate) fn behind(self, octets: usize) -> HeaderEnd {
+        HeaderEnd { header: self.header + octets, body: self.body + octets }
+    }
+}
+
 /// A header section, split.
 #[derive(Debug)]
 pub(crate) struct Section {
     octets: Vec<u8>,
     fields: Vec<Field>,
-    /// Indices of `fields`, ordered by name (a hash of it) and then by place.
+    /// Hashes of names and indices of `fields`: ordered by hash, then by name (which two names of one hash need, and
+    /// an attacker can find those), then by place.
     by_name: Vec<(u32, u32)>,
+    /// Two names have one hash.
+    collisions: bool,
 }
 
 #[derive(Debug)]
@@ -58,12 +74,15 @@ impl Section {
         if start < octets.len() {
             fields.push(Field::new(&octets, start..octets.len()));
         }
-        let mut section = Section { octets, fields, by_name: Vec::new() };
-        section.by_name = (0u32..)
-            .zip(&section.fields)
-            .filter_map(|(index, field)| Some((hash(section.name_of(field)?), index)))
-            .collect();
+        let by_name = Vec::with_capacity(fields.len());
+        let mut section = Section { octets, fields, by_name, collisions: false };
+        for (index, field) in (0u32..).zip(&section.fields) {
+            if let Some(name) = section.name_of(field) {
+                section.by_name.push((hash(name), index));
+            }
+        }
         section.by_name.sort_unstable();
+        section.part_collisions();
         section
     }
 
@@ -89,24 +108,100 @@ impl Section {
         memchr::memchr(b':', raw).and_then(|colon| raw.get(colon + 1..)).unwrap_or_default()
     }
 
+    /// Sorts by name where different names have one hash.
+    fn part_collisions(&mut self) {
+        let Section { octets, fields, by_name, collisions } = self;
+        let name_of = |(_, index): &(u32, u32)| -> &[u8] {
+            let field = usize::try_from(*index).ok().and_then(|index| fields.get(index));
+            let raw = field.and_then(|field| octets.get(field.span.start..)?.get(..field.name_len));
+            raw.unwrap_or_default()
+        };
+        for group in by_name.chunk_by_mut(|a, b| a.0 == b.0) {
+            if group
+                .windows(2)
+                .any(|pair| matches!(pair, [a, b] if !name_of(a).eq_ignore_ascii_case(name_of(b))))
+            {
+                *collisions = true;
+                group.sort_by(|a, b| compare(name_of(a), name_of(b)));
+            }
+        }
+    }
+
     /// The fields of a name, from the top down.
-    pub(crate) fn all<'s>(&'s self, name: &'s [u8]) -> impl DoubleEndedIterator<Item = usize> + 's {
-        let wanted = hash(name);
-        let from = self.by_name.partition_point(|(hash, _)| *hash < wanted);
-        let same = self.by_name.get(from..).unwrap_or_default();
-        let to = same.partition_point(|(hash, _)| *hash <= wanted);
-        same.get(..to).unwrap_or_default().iter().filter_map(move |(_, index)| {
-            let index = usize::try_from(*index).ok()?;
-            let field = self.fields.get(index)?;
-            self.name_of(field)?.eq_ignore_ascii_case(name).then_some(index)
-        })
+    pub(crate) fn all(&self, name: &[u8]) -> impl DoubleEndedIterator<Item = usize> {
+        let (_, group) = self.group(hash(name), name);
+        group.iter().filter_map(|(_, index)| usize::try_from(*index).ok())
+    }
+
+    /// The entries of `by_name` with this name, and the place of the first.
+    fn group(&self, wanted: u32, name: &[u8]) -> (usize, &[(u32, u32)]) {
+        // Names are compared only where hashes do not tell them apart.
+        let order = |(hash, index): &(u32, u32)| match hash.cmp(&wanted) {
+            Ordering::Equal if self.collisions => compare(self.name_at(*index), name),
+            order => order,
+        };
+        let from = self.by_name.partition_point(|entry| order(entry) == Ordering::Less);
+        let rest = self.by_name.get(from..).unwrap_or_default();
+        let is_same = |entry: &&(u32, u32)| order(entry) == Ordering::Equal;
+        // Nearly always there are a field or two.
+        let len = match rest.get(4) {
+            Some(fifth) if is_same(&fifth) => rest.partition_point(|entry| is_same(&entry)),
+            _ => rest.iter().take_while(is_same).count(),
+        };
+        let group = rest.get(..len).unwrap_or_default();
+        let is_it = group.first().is_some_and(|(_, index)| self.name_at(*index).eq_ignore_ascii_case(name));
+        (from, if is_it { group } else { &[] })
+    }
+
+    /// Which of `names` belong to more than one field.
+    pub(crate) fn repeated<'n>(
+        &self,
+        names: &'n [FieldName],
+    ) -> impl Iterator<Item = (&'n FieldName, usize)> {
+        let groups = self.by_name.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
+        let known = groups
+            .filter_map(|group| names.iter().find(|name| Some(name.hash) == group.first().map(|e| e.0)));
+        known.map(|name| (name, self.count(name))).filter(|(_, count)| *count > 1)
+    }
+
+    fn name_at(&self, index: u32) -> &[u8] {
+        let field = usize::try_from(index).ok().and_then(|index| self.fields.get(index));
+        field.and_then(|field| self.name_of(field)).unwrap_or_default()
     }
 
     /// How many fields have a name.
-    pub(crate) fn count(&self, name: &[u8]) -> usize {
-        self.all(name).count()
+    pub(crate) fn count(&self, name: &FieldName) -> usize {
+        self.group(name.hash, name.name.as_bytes()).1.len()
     }
 }
+
+/// Orders names, whatever their case.
+fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    if a.eq_ignore_ascii_case(b) {
+        return Ordering::Equal;
+    }
+    a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
+}
+
+/// The name of a field that is asked for often: its hash is made by the compiler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FieldName {
+    name: &'static str,
+    hash: u32,
+}
+
+impl FieldName {
+    pub(crate) const fn new(name: &'static str) -> FieldName {
+        FieldName { name, hash: hash(name.as_bytes()) }
+    }
+
+    pub(crate) fn as_str(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// Without it nothing is signed (RFC 6376 5.4).
+pub(crate) const FROM: FieldName = FieldName::new("From");
 
 impl Field {
     fn new(octets: &[u8], span: Range<usize>) -> Field {
@@ -120,46 +215,36 @@ impl Field {
 }
 
 /// FNV-1a of the lower-case name: only an order to search in; names are compared in full.
-fn hash(name: &[u8]) -> u32 {
-    name.iter().fold(0x811c_9dc5, |hash: u32, octet| {
-        (hash ^ u32::from(octet.to_ascii_lowercase())).wrapping_mul(0x0100_0193)
-    })
+const fn hash(name: &[u8]) -> u32 {
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut rest = name;
+    while let [octet, behind @ ..] = rest {
+        hash = (hash ^ octet.to_ascii_lowercase() as u32).wrapping_mul(0x0100_0193);
+        rest = behind;
+    }
+    hash
 }
 
 /// Takes fields by name, each once, from the bottom up (RFC 6376 5.4.2).
 pub(crate) struct Selection<'s> {
     section: &'s Section,
-    /// Names asked for so far, and how often. Sorted by hash.
-    taken: Vec<(u32, &'s [u8], usize)>,
+    /// For each entry of `by_name` that is the first with its name, how many fields were taken.
+    taken: Vec<u32>,
 }
 
 impl<'s> Selection<'s> {
     pub(crate) fn new(section: &'s Section) -> Selection<'s> {
-        Selection { section, taken: Vec::with_capacity(16) }
+        Selection { section, taken: vec![0; section.by_name.len()] }
     }
 
     /// The next field of that name; `None` if there is no more (which signs its absence, RFC 6376 5.4.2).
-    pub(crate) fn next(&mut self, name: &'s [u8]) -> Option<usize> {
-        let nth = self.count(name);
-        self.section.all(name).rev().nth(nth)
-    }
-
-    /// Counts one more mention of a name; how often it was mentioned before.
-    fn count(&mut self, name: &'s [u8]) -> usize {
-        let wanted = hash(name);
-        let mut at = self.taken.partition_point(|(hash, ..)| *hash < wanted);
-        while let Some((hash, known, mentions)) = self.taken.get_mut(at) {
-            if *hash != wanted {
-                break;
-            }
-            if known.eq_ignore_ascii_case(name) {
-                *mentions += 1;
-                return *mentions - 1;
-            }
-            at += 1;
-        }
-        self.taken.insert(at, (wanted, name, 1));
-        0
+    pub(crate) fn next(&mut self, name: &[u8]) -> Option<usize> {
+        let (place, group) = self.section.group(hash(name), name);
+        let taken = self.taken.get_mut(place)?;
+        let left = group.len().checked_sub(usize::try_from(*taken).ok()?)?;
+        let (_, index) = group.get(..left)?.last()?;
+        *taken += 1;
+        usize::try_from(*index).ok()
     }
 }
 
@@ -173,8 +258,8 @@ mod tests {
         let raw: Vec<&[u8]> = (0..section.len()).map(|i| section.raw(i)).collect();
         assert_eq!(raw, [&b"A: 1\r\n 2"[..], b"b :3", b"nothing", b"a:\n4"]);
         assert_eq!(section.all(b"A").collect::<Vec<_>>(), [0, 3]);
-        assert_eq!(section.count(b"B"), 1);
-        assert_eq!(section.count(b"nothing"), 0);
+        assert_eq!(section.count(&FieldName::new("B")), 1);
+        assert_eq!(section.count(&FieldName::new("nothing")), 0);
         assert_eq!(section.value(0), b" 1\r\n 2");
     }
 
@@ -187,6 +272,33 @@ mod tests {
         }
         assert_eq!(end_of_header(b"\r\nbody", 0).unwrap().body, 2);
         assert!(end_of_header(b"A: 1\r\n", 0).is_none());
+    }
+
+    #[test]
+    fn names_of_one_hash_stay_apart() {
+        // Found by search: both hash to one number.
+        let (one, other) = collision();
+        assert_eq!(hash(one.as_bytes()), hash(other.as_bytes()));
+        let text = format!("{one}: 1\r\n{other}: 2\r\n{one}: 3\r\n{other}: 4\r\n");
+        let section = Section::new(text.into_bytes());
+        assert_eq!(section.all(one.as_bytes()).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(section.all(other.as_bytes()).collect::<Vec<_>>(), [1, 3]);
+        let mut selection = Selection::new(&section);
+        assert_eq!(section.all(b"x").count(), 0);
+        let taken = [&one, &other, &one, &other, &one].map(|name| selection.next(name.as_bytes()));
+        assert_eq!(taken, [Some(2), Some(3), Some(0), Some(1), None]);
+    }
+
+    /// Two names of one hash: among 300,000 there are about ten pairs.
+    fn collision() -> (String, String) {
+        let mut seen = std::collections::BTreeMap::new();
+        for n in 0..300_000_u32 {
+            let name = format!("x{:08x}", n.wrapping_mul(0x9e37_79b1));
+            if let Some(other) = seen.insert(hash(name.as_bytes()), name.clone()) {
+                return (other, name);
+            }
+        }
+        panic!("no two names have one hash");
     }
 
     #[test]

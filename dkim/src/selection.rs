@@ -3,53 +3,46 @@
 //! Standards: RFC 6376 5.4 (From is signed), 5.4.1 (recommended fields), 5.4.2 and 8.15 (signing absent fields, "oversigning").
 
 use crate::limits::Limits;
-use crate::section::Section;
+use crate::names::Names;
+use crate::section::{FieldName, Section};
 use crate::sign::SignError;
 
-/// Signed where present: RFC 6376 5.4.1, and what tells a reader how to read the body (RFC 2045), and the one-click
-/// unsubscription, which RFC 8058 4 wants signed.
-const RECOMMENDED: [&str; 27] = [
-    "From",
-    "Sender",
-    "Reply-To",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "To",
-    "Cc",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
-    "Content-ID",
-    "Content-Description",
-    "Resent-Date",
-    "Resent-From",
-    "Resent-To",
-    "Resent-Cc",
-    "In-Reply-To",
-    "References",
-    "List-Id",
-    "List-Help",
-    "List-Unsubscribe",
-    "List-Unsubscribe-Post",
-    "List-Subscribe",
-    "List-Post",
-    "List-Owner",
-    "List-Archive",
-];
+/// A field that is signed where present, and whether it is signed once more than it occurs, so that nobody can add
+/// one.
+const fn field(name: &'static str, oversigned: bool) -> (FieldName, bool) {
+    (FieldName::new(name), oversigned)
+}
 
-/// Signed once more than they occur, so that nobody can add one.
-const OVERSIGNED: [&str; 10] = [
-    "From",
-    "Reply-To",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "To",
-    "Cc",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
+/// RFC 6376 5.4.1, and what tells a reader how to read the body (RFC 2045), and the one-click unsubscription, which
+/// RFC 8058 4 wants signed. Oversigned: what a reader sees and what decides how the body is read.
+const RECOMMENDED: [(FieldName, bool); 27] = [
+    field("From", true),
+    field("Sender", false),
+    field("Reply-To", true),
+    field("Subject", true),
+    field("Date", true),
+    field("Message-ID", true),
+    field("To", true),
+    field("Cc", true),
+    field("MIME-Version", true),
+    field("Content-Type", true),
+    field("Content-Transfer-Encoding", true),
+    field("Content-ID", false),
+    field("Content-Description", false),
+    field("Resent-Date", false),
+    field("Resent-From", false),
+    field("Resent-To", false),
+    field("Resent-Cc", false),
+    field("In-Reply-To", false),
+    field("References", false),
+    field("List-Id", false),
+    field("List-Help", false),
+    field("List-Unsubscribe", false),
+    field("List-Unsubscribe-Post", false),
+    field("List-Subscribe", false),
+    field("List-Post", false),
+    field("List-Owner", false),
+    field("List-Archive", false),
 ];
 
 /// The choice of header fields for `h=`.
@@ -68,20 +61,20 @@ pub enum SignedFields {
 
 impl SignedFields {
     /// The names of `h=` for a header, From among them.
-    pub(crate) fn names(&self, section: &Section) -> Result<Vec<Box<str>>, SignError> {
-        let mut names: Vec<Box<str>> = Vec::with_capacity(32);
+    pub(crate) fn names(&self, section: &Section) -> Result<Names, SignError> {
+        let max = Limits::default().signed_names;
+        let mut names = Names::with_capacity(512);
         match self {
-            SignedFields::Exactly(exactly) => names.extend(exactly.iter().map(|name| name.as_str().into())),
+            SignedFields::Exactly(exactly) => exactly.iter().take(max + 1).for_each(|name| names.push(name)),
             SignedFields::Recommended | SignedFields::PresentOnly => {
                 let over = *self == SignedFields::Recommended;
-                for name in RECOMMENDED {
-                    let extra = usize::from(over && OVERSIGNED.contains(&name));
-                    let times = section.count(name.as_bytes()) + extra;
-                    names.extend(std::iter::repeat_n(Box::from(name), times));
+                for (name, oversigned) in &RECOMMENDED {
+                    let times = section.count(name) + usize::from(over && *oversigned);
+                    (0..times.min(max + 1)).for_each(|_| names.push(name.as_str()));
                 }
             }
         }
-        if names.len() > Limits::default().signed_names {
+        if names.len() > max {
             return Err(SignError::TooManyFields);
         }
         Ok(names)

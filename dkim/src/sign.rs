@@ -23,7 +23,8 @@ use crate::header_input;
 use crate::header_reader::HeaderReader;
 use crate::limits::Limits;
 use crate::line_ends::LineEnds;
-use crate::section::Section;
+use crate::names::Names;
+use crate::section::{FROM, Section};
 use crate::selection::SignedFields;
 use crate::signature::Selector;
 use crate::signing_key::SigningKey;
@@ -234,7 +235,7 @@ impl Signing {
                 Work::new(&self.signers, header)
             }
         };
-        if work.section.all(b"from").next().is_none() {
+        if work.section.count(&FROM) == 0 {
             return Err(SignError::NoFrom);
         }
         let hashes = work.hashes.finish();
@@ -269,7 +270,7 @@ impl Inner {
         if self.options.body_length {
             value.tag("l", &body.octets.to_string());
         }
-        write_names(&mut value, &names);
+        value.pieces("h", names.pieces());
         if self.options.copied_fields {
             write_copies(&mut value, section, &names);
         }
@@ -277,8 +278,7 @@ impl Inner {
         value.open("b");
         let canon = self.options.canon.header;
         let mut input = header_input::signed_fields(section, &names, canon);
-        let unsigned = format!("{FIELD}: {}", value.text());
-        header_input::field(canon, unsigned.as_bytes(), &mut input);
+        header_input::unsigned(canon, FIELD, value.text(), &mut input);
         let signature = sign_input(&self.key, &input).ok_or(SignError::Library)?;
         let value = value.close(&STANDARD.encode(signature));
         HeaderField::new(FIELD, &value).map_err(|_| SignError::Field)
@@ -288,7 +288,7 @@ impl Inner {
         let options = &self.options;
         value.tag("v", "1");
         value.tag("a", self.key.algorithm().as_str());
-        value.tag("c", &options.canon.to_string());
+        value.tag("c", options.canon.as_str());
         value.tag("d", self.domain.as_str());
         value.tag("s", self.selector.as_str());
         if let Some(identity) = &options.identity {
@@ -306,22 +306,11 @@ impl Inner {
     }
 }
 
-/// `h=`, which may be folded behind each colon.
-pub(crate) fn write_names(value: &mut Folded, names: &[Box<str>]) {
-    let last = names.len().saturating_sub(1);
-    let pieces: Vec<String> = names
-        .iter()
-        .enumerate()
-        .map(|(nth, name)| if nth == last { name.to_string() } else { format!("{name}:") })
-        .collect();
-    value.pieces("h", pieces.iter().map(String::as_str));
-}
-
 /// `z=`: the fields that are signed, in dkim-quoted-printable, between bars.
-fn write_copies(value: &mut Folded, section: &Section, names: &[Box<str>]) {
+fn write_copies(value: &mut Folded, section: &Section, names: &Names) {
     let mut selection = crate::section::Selection::new(section);
     let mut pieces: Vec<String> = Vec::new();
-    for name in names {
+    for name in names.iter() {
         let Some(index) = selection.next(name.as_bytes()) else { continue };
         if !pieces.is_empty() {
             pieces.push("|".to_owned());

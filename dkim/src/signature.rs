@@ -15,6 +15,7 @@ use postwright_core::{Domain, Name};
 
 use crate::canon::CanonPair;
 use crate::limits::Limits;
+use crate::names::Names;
 use crate::result::Reason;
 use crate::tag::{self, TagList};
 
@@ -83,7 +84,7 @@ impl Selector {
     /// Where the key of this selector is published: `SELECTOR._domainkey.DOMAIN` (RFC 6376 3.6.2.1). `None` if that
     /// is longer than a DNS name may be.
     pub fn key_name(&self, domain: &Domain) -> Option<Name> {
-        Name::from(domain).prepend(&format!("{}._domainkey", self.0)).ok()
+        [self.as_str(), "._domainkey.", domain.as_str()].concat().parse().ok()
     }
 }
 
@@ -132,14 +133,14 @@ impl Claims {
         let domain: Option<Domain> = tags.value("d").and_then(|d| d.parse().ok());
         let identity = match tags.value("i").filter(|_| family == Family::Dkim) {
             Some(i) => tag::quoted_printable(i),
-            None => domain.as_ref().map(|domain| format!("@{domain}")),
+            None => domain.as_ref().map(|domain| ["@", domain.as_str()].concat()),
         };
         Claims {
             identity,
             domain,
             selector: tags.value("s").and_then(|s| s.parse().ok()),
             algorithm: tags.value("a").and_then(Algorithm::parse),
-            tag: tags.value("b").map(|b| b.chars().filter(|c| !tag::is_fws(*c)).take(8).collect()),
+            tag: tags.value("b").map(|b| b.chars().filter(|c| !tag::is_blank(*c)).take(8).collect()),
         }
     }
 }
@@ -173,7 +174,7 @@ pub(crate) struct Signature {
     /// Whether `i=` is in a subdomain of `d=`, which a key with `t=s` forbids.
     pub(crate) in_subdomain: bool,
     /// Names from `h=`.
-    pub(crate) signed: Vec<Box<str>>,
+    pub(crate) signed: Names,
     pub(crate) body_hash: Vec<u8>,
     pub(crate) body_length: Option<u64>,
     pub(crate) signature: Vec<u8>,
@@ -183,7 +184,13 @@ pub(crate) struct Signature {
 }
 
 impl Signature {
-    pub(crate) fn parse(tags: &TagList<'_>, family: Family, limits: &Limits) -> Result<Signature, Reason> {
+    /// `claims` are those of the same tags.
+    pub(crate) fn parse(
+        tags: &TagList<'_>,
+        claims: &Claims,
+        family: Family,
+        limits: &Limits,
+    ) -> Result<Signature, Reason> {
         let need = |name: &'static str| tags.value(name).ok_or(Reason::MissingTag(name));
         if family == Family::Dkim && need("v")? != "1" {
             return Err(Reason::Version);
@@ -196,12 +203,13 @@ impl Signature {
         let b = tags.get("b").ok_or(Reason::MissingTag("b"))?;
         let signature = octets(b.value)?;
         let body_hash = octets(need("bh")?)?;
-        let domain: Domain = need("d")?.parse().map_err(|_| Reason::Domain)?;
-        let selector: Selector = need("s")?.parse().map_err(|_| Reason::Selector)?;
-        let key_name = selector.key_name(&domain).ok_or(Reason::Selector)?;
+        need("d").and_then(|_| need("s"))?;
+        let domain = claims.domain.as_ref().ok_or(Reason::Domain)?;
+        let selector = claims.selector.as_ref().ok_or(Reason::Selector)?;
+        let key_name = selector.key_name(domain).ok_or(Reason::Selector)?;
         let in_subdomain = match tags.value("i").filter(|_| family == Family::Dkim) {
             None => false,
-            Some(i) => identity_domain(i, &domain)? != domain,
+            Some(i) => identity_domain(i, domain)? != *domain,
         };
         if let Some(q) = tags.value("q")
             && !tag::members(q).any(|method| method == "dns/txt")
@@ -249,8 +257,9 @@ fn identity_domain(i: &str, domain: &Domain) -> Result<Domain, Reason> {
 }
 
 /// The names of `h=`: printable ASCII without colon and semicolon (RFC 6376 3.5, RFC 5322 3.6.8).
-fn signed_names(h: &str, family: Family, limits: &Limits) -> Result<Vec<Box<str>>, Reason> {
-    let mut names: Vec<Box<str>> = Vec::with_capacity(24);
+fn signed_names(h: &str, family: Family, limits: &Limits) -> Result<Names, Reason> {
+    let mut names = Names::with_capacity(h.len());
+    let mut from = false;
     for name in tag::members(h) {
         // The suite of ARC's authors has an empty h= and an empty name in it, both passing.
         if family != Family::Dkim && name.is_empty() {
@@ -262,9 +271,10 @@ fn signed_names(h: &str, family: Family, limits: &Limits) -> Result<Vec<Box<str>
         if names.len() == limits.signed_names {
             return Err(Reason::SignedFields);
         }
-        names.push(name.into());
+        from |= name.eq_ignore_ascii_case("from");
+        names.push(name);
     }
-    if family == Family::Dkim && !names.iter().any(|name| name.eq_ignore_ascii_case("from")) {
+    if family == Family::Dkim && !from {
         return Err(Reason::FromNotSigned);
     }
     Ok(names)
@@ -289,7 +299,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Signature, Reason> {
         let tags = TagList::parse(text.as_bytes()).map_err(|_| Reason::Syntax)?;
-        Signature::parse(&tags, Family::Dkim, &Limits::default())
+        Signature::parse(&tags, &Claims::of(&tags, Family::Dkim), Family::Dkim, &Limits::default())
     }
 
     #[test]

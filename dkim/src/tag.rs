@@ -50,34 +50,32 @@ impl<'t> TagList<'t> {
             return Err(TagError::Value);
         }
         let mut tags: Vec<Tag<'t>> = Vec::with_capacity(12);
-        let mut at = 0;
         // One trailing semicolon is allowed; what is behind it is white space only.
-        let body = text.trim_end_matches(is_fws);
-        let body = body.strip_suffix(';').unwrap_or(body);
-        if body.trim_matches(is_fws).is_empty() {
-            return if body.len() == text.trim_end_matches(is_fws).len() {
-                Ok(TagList(tags))
-            } else {
-                Err(TagError::NoEquals)
-            };
+        let whole = trim_end(text);
+        let body = whole.strip_suffix(';').unwrap_or(whole);
+        if trim(body).is_empty() {
+            return if body.len() == whole.len() { Ok(TagList(tags)) } else { Err(TagError::NoEquals) };
         }
-        for spec in body.split(';') {
-            let (name, raw) = spec.split_once('=').ok_or(TagError::NoEquals)?;
-            let start = at + name.len() + 1;
-            let span = start..start + raw.len();
-            at += spec.len() + 1;
-            let name = name.trim_matches(is_fws);
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b';', body.as_bytes()).chain([body.len()]);
+        for end in ends {
+            let spec = body.get(start..end).unwrap_or_default();
+            let equals = memchr::memchr(b'=', spec.as_bytes()).ok_or(TagError::NoEquals)?;
+            let (name, raw) = spec.split_at_checked(equals).ok_or(TagError::NoEquals)?;
+            let (name, raw) = (trim(name), raw.get(1..).unwrap_or_default());
             if !is_tag_name(name) {
                 return Err(TagError::Name);
             }
-            tags.push(Tag { name, value: raw.trim_matches(is_fws), span });
+            tags.push(Tag { name, value: trim(raw), span: start + equals + 1..end });
+            start = end + 1;
         }
         unique(&tags)?;
         Ok(TagList(tags))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Tag<'t>> {
-        self.0.iter().find(|tag| tag.name == name)
+        // Names are a letter or two: comparing them here is quicker than calling for it.
+        self.0.iter().find(|tag| tag.name.len() == name.len() && tag.name.bytes().eq(name.bytes()))
     }
 
     pub(crate) fn value(&self, name: &str) -> Option<&'t str> {
@@ -90,16 +88,28 @@ impl<'t> TagList<'t> {
     }
 }
 
-/// Few tags are compared pairwise, many are sorted: a list of 100,000 tags costs no square.
+/// Names of one letter are counted in a set of bits, the others sorted: a list of 100,000 tags costs no square.
 fn unique(tags: &[Tag<'_>]) -> Result<(), TagError> {
-    let twice = if tags.len() <= 16 {
-        tags.iter().zip(1..).any(|(tag, next)| tags.iter().skip(next).any(|other| other.name == tag.name))
-    } else {
-        let mut names: Vec<&str> = tags.iter().map(|tag| tag.name).collect();
-        names.sort_unstable();
-        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
-    };
-    if twice { Err(TagError::Duplicate) } else { Ok(()) }
+    let mut letters: u128 = 0;
+    let mut long: Vec<&str> = Vec::new();
+    for tag in tags {
+        match tag.name.as_bytes() {
+            [letter] => {
+                // Tag names are ASCII.
+                let bit = 1u128 << (letter & 0x7f);
+                if letters & bit != 0 {
+                    return Err(TagError::Duplicate);
+                }
+                letters |= bit;
+            }
+            _ => long.push(tag.name),
+        }
+    }
+    long.sort_unstable();
+    if long.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        return Err(TagError::Duplicate);
+    }
+    Ok(())
 }
 
 fn is_tag_name(name: &str) -> bool {
@@ -108,32 +118,67 @@ fn is_tag_name(name: &str) -> bool {
 }
 
 /// White space of a tag list. Line ends are known to be folds by then.
-pub(crate) fn is_fws(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\r' | '\n')
+pub(crate) fn is_fws(octet: u8) -> bool {
+    matches!(octet, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// As [`is_fws`].
+pub(crate) fn is_blank(c: char) -> bool {
+    u8::try_from(c).is_ok_and(is_fws)
+}
+
+fn trim_end(text: &str) -> &str {
+    let kept = text.bytes().rposition(|octet| !is_fws(octet)).map_or(0, |last| last + 1);
+    text.get(..kept).unwrap_or_default()
+}
+
+/// Without white space at both ends.
+pub(crate) fn trim(text: &str) -> &str {
+    let text = trim_end(text);
+    let blanks = text.bytes().take_while(|octet| is_fws(*octet)).count();
+    text.get(blanks..).unwrap_or_default()
 }
 
 /// No control characters, and every line end is CRLF followed by a blank.
 fn is_clean(text: &[u8]) -> bool {
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|octet| *octet < 0x20 || *octet == 0x7f) {
-        let behind = match rest.get(at..) {
+    loop {
+        // Blocks without branches become vector code.
+        while let Some((block, behind)) = rest.split_first_chunk::<16>()
+            && !block.iter().fold(false, |found, octet| found | is_control(*octet))
+        {
+            rest = behind;
+        }
+        let Some(at) = rest.iter().position(|octet| is_control(*octet)) else { return true };
+        rest = match rest.get(at..) {
             Some([b'\r', b'\n', b' ' | b'\t', behind @ ..]) | Some([b'\t', behind @ ..]) => behind,
             _ => return false,
         };
-        rest = behind;
     }
-    true
+}
+
+fn is_control(octet: u8) -> bool {
+    (octet < 0x20) | (octet == 0x7f)
 }
 
 /// A value without any white space in it.
 pub(crate) fn without_fws(value: &str) -> Cow<'_, [u8]> {
-    let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
     let octets = value.as_bytes();
-    if !octets.iter().any(is_blank) {
-        return Cow::Borrowed(octets);
-    }
+    // Each LF has a CR before it.
+    let Some(mut at) = memchr::memchr3(b' ', b'\t', b'\r', octets) else { return Cow::Borrowed(octets) };
     let mut out = Vec::with_capacity(octets.len());
-    octets.split(is_blank).for_each(|word| out.extend_from_slice(word));
+    let mut rest = octets;
+    loop {
+        let (word, blanks) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        out.extend_from_slice(word);
+        let run = blanks.iter().take_while(|octet| is_fws(**octet)).count();
+        rest = blanks.get(run..).unwrap_or_default();
+        match memchr::memchr3(b' ', b'\t', b'\r', rest) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    out.extend_from_slice(rest);
     Cow::Owned(out)
 }
 
@@ -151,7 +196,7 @@ pub(crate) fn base64(value: &str) -> Option<Vec<u8>> {
 
 /// The members of a colon-separated list, white space around each left out.
 pub(crate) fn members(value: &str) -> impl Iterator<Item = &str> {
-    value.split(':').map(|member| member.trim_matches(is_fws))
+    value.split(':').map(trim)
 }
 
 /// Decodes `dkim-quoted-printable` (RFC 6376 2.11): `=` and two upper-case hex digits are an octet.

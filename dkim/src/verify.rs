@@ -20,23 +20,23 @@ use crate::key::{KeyRecord, PublicKey};
 use crate::limits::Limits;
 use crate::lookup::{self, Keys};
 use crate::result::{DkimResult, Reason, Verdict};
-use crate::section::Section;
+use crate::section::{FROM, FieldName, Section};
 use crate::signature::{Algorithm, Claims, Family, Signature};
 use crate::tag::TagList;
 
 /// Fields that may occur once (RFC 5322 3.6, RFC 2045) and whose second occurrence can deceive a reader
 /// (RFC 6376 8.15).
-const SINGLETONS: [&str; 10] = [
-    "from",
-    "sender",
-    "reply-to",
-    "to",
-    "cc",
-    "subject",
-    "date",
-    "message-id",
-    "content-type",
-    "content-transfer-encoding",
+const SINGLETONS: [FieldName; 10] = [
+    FieldName::new("From"),
+    FieldName::new("Sender"),
+    FieldName::new("Reply-To"),
+    FieldName::new("To"),
+    FieldName::new("Cc"),
+    FieldName::new("Subject"),
+    FieldName::new("Date"),
+    FieldName::new("Message-ID"),
+    FieldName::new("Content-Type"),
+    FieldName::new("Content-Transfer-Encoding"),
 ];
 
 /// Below this no library verifies, and RFC 8301 3.2 forbids it.
@@ -198,7 +198,7 @@ impl Work {
                 (_, Some(reason)) => Err(reason),
                 _ if entries.len() >= config.limits.signatures => Err(Reason::TooManySignatures),
                 (Err(_), _) => Err(Reason::Syntax),
-                (Ok(tags), None) => Signature::parse(tags, Family::Dkim, &config.limits),
+                (Ok(tags), None) => Signature::parse(tags, &claims, Family::Dkim, &config.limits),
             };
             let signature = signature.and_then(|signature| {
                 if signature.algorithm == Algorithm::RsaSha1 && !config.policy.sha1 {
@@ -381,19 +381,17 @@ impl Judge<'_> {
 
     /// What a valid signature may still lack.
     fn is_acceptable(&self, signature: &Signature, facts: &Facts) -> Result<(), Reason> {
-        if self.section.all(b"from").next().is_none() {
+        if self.section.count(&FROM) == 0 {
             return Err(Reason::NoFrom);
         }
         let policy = &self.config.policy;
         if policy.refuse_unsigned_content && facts.unsigned_bytes > 0 {
             return Err(Reason::UnsignedContent);
         }
-        let mentions = |name: &str| signature.signed.iter().filter(|s| s.eq_ignore_ascii_case(name)).count();
-        let deceives = |name: &str| {
-            let present = self.section.count(name.as_bytes());
-            present > 1 && (1..present).contains(&mentions(name))
+        let deceives = |(name, present): (&FieldName, usize)| {
+            (1..present).contains(&signature.signed.mentions(name.as_str()))
         };
-        if policy.refuse_unsigned_duplicates && SINGLETONS.into_iter().any(deceives) {
+        if policy.refuse_unsigned_duplicates && self.section.repeated(&SINGLETONS).any(deceives) {
             return Err(Reason::UnsignedDuplicate);
         }
         Ok(())

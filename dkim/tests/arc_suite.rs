@@ -10,8 +10,8 @@ mod common;
 
 use common::{NOW, block_on, crlf, read};
 use postwright_core::{MemoryZone, Message, Record, Timestamp};
-use postwright_dkim::arc::{ArcResult, ArcVerifier, ChainValidation, Sealer, authentication_results};
-use postwright_dkim::{KeyKind, Provider, SignedFields, SigningKey};
+use postwright_dkim::arc::{ArcResult, ChainValidation, Sealer, authentication_results};
+use postwright_dkim::{KeyKind, SignedFields, SigningKey};
 use postwright_testkit::{skip, suites};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 
@@ -57,7 +57,7 @@ fn zone(scenario: &Yaml<'_>) -> MemoryZone {
 }
 
 fn validate(message: &Message, zone: &MemoryZone) -> ArcResult {
-    block_on(ArcVerifier::default().verify(message, zone, NOW))
+    block_on(common::arc_verifier().verify(message, zone, NOW))
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn signing_suite() {
     let mut cases = 0;
     for scenario in Yaml::load_from_str(&suite).unwrap() {
         let zone = zone(&scenario);
-        let (key, _) = SigningKey::generate(Provider::default(), KeyKind::Ed25519).unwrap();
+        let (key, _) = SigningKey::generate(common::provider(), KeyKind::Ed25519).unwrap();
         zone.insert("ours._domainkey.example.org".parse().unwrap(), Record::txt(key.record()));
         for (name, case) in scenario.as_mapping_get("tests").unwrap().as_mapping().unwrap() {
             let name = text(name);

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use common::{NOW, verify, zone};
 use postwright_core::{MemoryZone, Message, Name, Record};
 use postwright_dkim::{
-    DkimResult, KeyKind, Limits, Provider, Reason, Signer, SigningKey, Verdict, Verifier, VerifyPolicy,
+    DkimResult, KeyKind, Limits, Reason, Signer, SigningKey, Verdict, Verifier, VerifyPolicy,
 };
 
 fn signature(selector: &str, extra: &str) -> String {
@@ -28,7 +28,7 @@ fn count(results: &[DkimResult], verdict: Verdict) -> usize {
 
 /// A signature by a real key, so that only the limits stand between it and a pass.
 fn signed(message: &[u8]) -> (Vec<u8>, MemoryZone) {
-    let (key, _) = SigningKey::generate(Provider::default(), KeyKind::Ed25519).unwrap();
+    let (key, _) = SigningKey::generate(common::provider(), KeyKind::Ed25519).unwrap();
     let zone = zone("s._domainkey.example.org", key.record());
     let signer = Signer::new(key, "example.org".parse().unwrap(), "s".parse().unwrap()).unwrap();
     let message = Message::from_bytes(message.to_vec());
@@ -39,7 +39,7 @@ fn signed(message: &[u8]) -> (Vec<u8>, MemoryZone) {
 fn ten_thousand_signatures_cost_ten_look_ups() {
     let header: String = (0..10_000).map(|nth| signature(&format!("s{nth}"), "")).collect();
     let zone = MemoryZone::new();
-    let results = verify(&Verifier::default(), &message(&header), &zone);
+    let results = verify(&common::verifier(), &message(&header), &zone);
     assert_eq!(results.len(), 10_000);
     assert_eq!(zone.lookups(), 10);
     assert_eq!(results.iter().filter(|r| r.reason == Some(Reason::KeyMissing)).count(), 10);
@@ -53,7 +53,7 @@ fn ten_thousand_signatures_cost_ten_look_ups() {
 fn signatures_of_one_key_cost_one_look_up() {
     let header: String = (0..10).map(|_| signature("same", "")).collect();
     let zone = MemoryZone::new();
-    assert_eq!(verify(&Verifier::default(), &message(&header), &zone).len(), 10);
+    assert_eq!(verify(&common::verifier(), &message(&header), &zone).len(), 10);
     assert_eq!(zone.lookups(), 1);
 }
 
@@ -61,12 +61,12 @@ fn signatures_of_one_key_cost_one_look_up() {
 fn a_header_of_ten_megabytes_is_verified_and_one_above_the_limit_is_refused() {
     let (mail, zone) = signed(&message(""));
     let below = |octets: usize| [format!("X-Long: {}\r\n", "x".repeat(octets)).as_bytes(), &mail].concat();
-    assert!(verify(&Verifier::default(), &below(10 << 20), &zone)[0].is_pass());
+    assert!(verify(&common::verifier(), &below(10 << 20), &zone)[0].is_pass());
     assert_eq!(zone.lookups(), 1);
 
     let above =
         [&mail[..mail.len() - 2], format!("X-Long: {}\r\n\r\n", "x".repeat(16 << 20)).as_bytes()].concat();
-    let results = verify(&Verifier::default(), &above, &zone);
+    let results = verify(&common::verifier(), &above, &zone);
     assert_eq!(results.iter().map(|r| r.reason).collect::<Vec<_>>(), [Some(Reason::HeaderTooLarge)]);
     assert_eq!(zone.lookups(), 1);
 }
@@ -78,7 +78,7 @@ fn the_header_limit_is_exact_in_any_chunks() {
     for (limit, passes) in [(header, true), (header - 1, false), (1, false), (0, false)] {
         let mut limits = Limits::default();
         limits.header_octets = limit;
-        let verifier = Verifier::new(Provider::default(), VerifyPolicy::default(), limits);
+        let verifier = Verifier::new(common::provider(), VerifyPolicy::default(), limits);
         for size in [1, 2, 3, 7, 64, mail.len()] {
             let mut verification = verifier.begin();
             mail.chunks(size).for_each(|chunk| verification.feed(chunk));
@@ -112,7 +112,7 @@ fn an_rsa_key_of_65536_bits_is_policy_and_not_used() {
     key.extend(u16::try_from(numbers.len()).unwrap().to_be_bytes());
     key.extend(numbers);
     let zone = zone("s._domainkey.example.org", format!("v=DKIM1; p={}", base64(&key)));
-    let result = verify(&Verifier::default(), &message(&signature("s", "")), &zone).remove(0);
+    let result = verify(&common::verifier(), &message(&signature("s", "")), &zone).remove(0);
     assert_eq!(result.reason, Some(Reason::KeyTooLarge));
     assert_eq!((result.verdict, result.key_bits), (Verdict::Policy, Some(65_536)));
     assert_eq!(zone.lookups(), 1);
@@ -139,7 +139,7 @@ fn a_record_of_300_strings_is_not_joined() {
     let zone = MemoryZone::new();
     let strings = (0..300).map(|_| Box::from(&[b'x'; 255][..])).collect();
     zone.insert("s._domainkey.example.org".parse().unwrap(), Record::Txt(strings));
-    let result = verify(&Verifier::default(), &message(&signature("s", "")), &zone).remove(0);
+    let result = verify(&common::verifier(), &message(&signature("s", "")), &zone).remove(0);
     assert_eq!(result.reason, Some(Reason::KeyRecordTooLong));
     assert_eq!(zone.lookups(), 1);
 }
@@ -157,31 +157,31 @@ fn of_a_hundred_key_records_three_are_tried() {
             let other = Record::txt("v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
             zone.insert(name.clone(), if nth == place { record.clone() } else { other });
         }
-        assert_eq!(verify(&Verifier::default(), &mail, &zone)[0].is_pass(), passes, "at {place}");
+        assert_eq!(verify(&common::verifier(), &mail, &zone)[0].is_pass(), passes, "at {place}");
     }
 }
 
 #[test]
 fn long_lists_are_refused_or_read_in_one_pass() {
     let names = ":x".repeat(100_000);
-    let results = verify(&Verifier::default(), &message(&signature("s", &names)), &MemoryZone::new());
+    let results = verify(&common::verifier(), &message(&signature("s", &names)), &MemoryZone::new());
     assert_eq!(results[0].reason, Some(Reason::SignedFields));
 
     let mut tags = String::new();
     (0..100_000).for_each(|nth| write!(tags, "; t{nth}=").unwrap());
-    let results = verify(&Verifier::default(), &message(&signature("s", &tags)), &MemoryZone::new());
+    let results = verify(&common::verifier(), &message(&signature("s", &tags)), &MemoryZone::new());
     assert_eq!(results[0].reason, Some(Reason::KeyMissing));
 
     // A thousand names against a hundred thousand fields of the same name.
     let fields = "x:\r\n".repeat(100_000);
     let mail = message(&(signature("s", &":x".repeat(999)) + &fields));
-    assert_eq!(verify(&Verifier::default(), &mail, &MemoryZone::new()).len(), 1);
+    assert_eq!(verify(&common::verifier(), &mail, &MemoryZone::new()).len(), 1);
 }
 
 /// RFC 6376 8.15: another From on top, which a reader sees instead of the signed one.
 #[test]
 fn a_second_from_is_never_a_pass() {
-    let (key, _) = SigningKey::generate(Provider::default(), KeyKind::Ed25519).unwrap();
+    let (key, _) = SigningKey::generate(common::provider(), KeyKind::Ed25519).unwrap();
     let zone = zone("s._domainkey.example.org", key.record());
     let mut options = postwright_dkim::SignOptions::default();
     options.fields = postwright_dkim::SignedFields::Exactly(vec!["from".to_owned(), "subject".to_owned()]);
@@ -189,21 +189,21 @@ fn a_second_from_is_never_a_pass() {
         Signer::with_options(key, "example.org".parse().unwrap(), "s".parse().unwrap(), options).unwrap();
     let plain = Message::from_bytes(&b"From: a@example.org\r\nSubject: x\r\n\r\n"[..]);
     let mail = plain.prepend(signer.sign(&plain, NOW).unwrap()).to_vec();
-    assert!(verify(&Verifier::default(), &mail, &zone)[0].is_pass());
+    assert!(verify(&common::verifier(), &mail, &zone)[0].is_pass());
     for added in ["From: evil@example.com\r\n", "Subject: other\r\n"] {
         let mail = [added.as_bytes(), &mail].concat();
-        let result = verify(&Verifier::default(), &mail, &zone).remove(0);
+        let result = verify(&common::verifier(), &mail, &zone).remove(0);
         assert_eq!(result.reason, Some(Reason::UnsignedDuplicate), "{added}");
         let mut policy = VerifyPolicy::default();
         policy.refuse_unsigned_duplicates = false;
-        let lax = Verifier::new(Provider::default(), policy, Limits::default());
+        let lax = Verifier::new(common::provider(), policy, Limits::default());
         assert!(verify(&lax, &mail, &zone)[0].is_pass());
     }
 }
 
 #[test]
 fn what_l_leaves_unsigned_is_counted_and_can_be_refused() {
-    let (key, _) = SigningKey::generate(Provider::default(), KeyKind::Ed25519).unwrap();
+    let (key, _) = SigningKey::generate(common::provider(), KeyKind::Ed25519).unwrap();
     let zone = zone("s._domainkey.example.org", key.record());
     let mut options = postwright_dkim::SignOptions::default();
     options.body_length = true;
@@ -211,22 +211,22 @@ fn what_l_leaves_unsigned_is_counted_and_can_be_refused() {
         Signer::with_options(key, "example.org".parse().unwrap(), "s".parse().unwrap(), options).unwrap();
     let plain = Message::from_bytes(&b"From: a@example.org\r\n\r\nbody\r\n"[..]);
     let mail = plain.prepend(signer.sign(&plain, NOW).unwrap()).to_vec();
-    assert_eq!(verify(&Verifier::default(), &mail, &zone)[0].unsigned_bytes, 0);
+    assert_eq!(verify(&common::verifier(), &mail, &zone)[0].unsigned_bytes, 0);
     let longer = [&mail[..], b"and more\r\n"].concat();
-    let result = verify(&Verifier::default(), &longer, &zone).remove(0);
+    let result = verify(&common::verifier(), &longer, &zone).remove(0);
     assert_eq!((result.verdict, result.unsigned_bytes), (Verdict::Pass, 10));
     let mut policy = VerifyPolicy::default();
     policy.refuse_unsigned_content = true;
-    let strict = Verifier::new(Provider::default(), policy, Limits::default());
+    let strict = Verifier::new(common::provider(), policy, Limits::default());
     assert_eq!(verify(&strict, &longer, &zone)[0].reason, Some(Reason::UnsignedContent));
     let shorter = &mail[..mail.len() - 3];
-    assert_eq!(verify(&Verifier::default(), shorter, &zone)[0].reason, Some(Reason::BodyHash));
+    assert_eq!(verify(&common::verifier(), shorter, &zone)[0].reason, Some(Reason::BodyHash));
 }
 
 #[cfg(feature = "arc")]
 mod arc {
     use super::*;
-    use postwright_dkim::arc::{ArcReason, ArcVerifier, ChainValidation};
+    use postwright_dkim::arc::{ArcReason, ChainValidation};
 
     fn set(instance: u32) -> String {
         let cv = if instance == 1 { "none" } else { "pass" };
@@ -240,7 +240,7 @@ mod arc {
     fn validate(header: &str) -> (postwright_dkim::arc::ArcResult, usize) {
         let zone = MemoryZone::new();
         let mail = Message::from_bytes(message(header));
-        let result = common::block_on(ArcVerifier::default().verify(&mail, &zone, NOW));
+        let result = common::block_on(common::arc_verifier().verify(&mail, &zone, NOW));
         (result, zone.lookups())
     }
 

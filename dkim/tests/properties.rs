@@ -12,9 +12,7 @@ mod naive;
 use common::{NOW, block_on, verify, zone};
 use generate::Generator;
 use postwright_core::{MemoryZone, Message};
-use postwright_dkim::{
-    BodyCanon, Canon, CanonPair, KeyKind, Provider, SignOptions, Signer, SigningKey, Verifier, relaxed_field,
-};
+use postwright_dkim::{BodyCanon, Canon, CanonPair, KeyKind, SignOptions, Signer, SigningKey, relaxed_field};
 use proptest::prelude::*;
 
 /// Text made of what canonicalisation cares about.
@@ -58,7 +56,7 @@ fn canonical(kind: Canon, chunks: &[&[u8]]) -> Vec<u8> {
 const PAIRS: [&str; 4] = ["simple/simple", "simple/relaxed", "relaxed/simple", "relaxed/relaxed"];
 
 fn ed25519() -> (SigningKey, MemoryZone) {
-    let (key, _) = SigningKey::generate(Provider::default(), KeyKind::Ed25519).unwrap();
+    let (key, _) = SigningKey::generate(common::provider(), KeyKind::Ed25519).unwrap();
     let zone = zone("s._domainkey.example.org", key.record());
     (key, zone)
 }
@@ -106,14 +104,14 @@ proptest! {
     ) {
         let (key, zone) = ed25519();
         let signed = sign(&signer(&key, pair), &Generator::new(seed).message(true));
-        let mut verification = Verifier::default().begin();
+        let mut verification = common::verifier().begin();
         for chunk in chunks(&signed, &cuts) {
             verification.feed(chunk);
         }
         let results = block_on(verification.finish(&zone, NOW));
         prop_assert_eq!(results.len(), 1);
         prop_assert!(results[0].is_pass(), "{:?}", results[0]);
-        prop_assert_eq!(results, verify(&Verifier::default(), &signed, &zone));
+        prop_assert_eq!(results, verify(&common::verifier(), &signed, &zone));
     }
 
     /// In simple/simple every octet of the signature field, the signed fields and the body counts.
@@ -129,7 +127,7 @@ proptest! {
         let bodiless = naive::simple_body(&signed[end + 2..]) == b"\r\n";
         let unsigned = unsigned || (bodiless && (end..end + 2).contains(&at));
         signed[at] ^= 1 << bit;
-        let passes = verify(&Verifier::default(), &signed, &zone).iter().any(|result| result.is_pass());
+        let passes = verify(&common::verifier(), &signed, &zone).iter().any(|result| result.is_pass());
         prop_assert!(unsigned || !passes, "octet {at} bit {bit} of {}", String::from_utf8_lossy(&signed));
     }
 
@@ -144,7 +142,7 @@ proptest! {
         let before = naive::relaxed_body(&signed[body..]);
         signed[at] ^= 1 << bit;
         let same = naive::relaxed_body(&signed[body..]) == before;
-        let results = verify(&Verifier::default(), &signed, &zone);
+        let results = verify(&common::verifier(), &signed, &zone);
         prop_assert_eq!(results[0].is_pass(), same, "octet {} bit {}", at, bit);
     }
 
@@ -168,7 +166,7 @@ proptest! {
         let limits = postwright_dkim::Limits::default();
         let _ = postwright_dkim::KeyRecord::parse(&text, &limits);
         let message = [b"From: x\r\nDKIM-Signature: ", &text[..], b"\r\n\r\nbody"].concat();
-        let _ = verify(&Verifier::default(), &message, &MemoryZone::new());
+        let _ = verify(&common::verifier(), &message, &MemoryZone::new());
     }
 }
 
@@ -194,7 +192,7 @@ fn several_signatures_in_one_pass_all_verify() {
         let message = Message::from_bytes(Generator::new(seed).message(true));
         let fields = postwright_dkim::sign_all(&signers, &message, NOW).unwrap();
         let signed = fields.into_iter().fold(message, |message, field| message.prepend(field));
-        let results = verify(&Verifier::default(), &signed.to_vec(), &zone);
+        let results = verify(&common::verifier(), &signed.to_vec(), &zone);
         assert_eq!(results.len(), 4);
         assert!(results.iter().all(|result| result.is_pass()), "seed {seed}: {results:?}");
     }

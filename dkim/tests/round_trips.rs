@@ -20,10 +20,8 @@ use base64::engine::general_purpose::STANDARD;
 use common::{NOW, block_on, verify, zone};
 use generate::Generator;
 use postwright_core::{MemoryZone, Message, Record, Timestamp};
-use postwright_dkim::arc::{ArcVerifier, ChainValidation, Sealer, authentication_results};
-use postwright_dkim::{
-    CanonPair, Limits, Provider, SignOptions, Signer, SigningKey, Verifier, VerifyPolicy, sign_all,
-};
+use postwright_dkim::arc::{ChainValidation, Sealer, authentication_results};
+use postwright_dkim::{CanonPair, Limits, SignOptions, Signer, SigningKey, Verifier, VerifyPolicy, sign_all};
 use postwright_testkit::{peers, skip, suites};
 use serde_json::{Value, json};
 
@@ -44,9 +42,9 @@ impl Keys {
     /// The RSA key is dkimpy's own: ring generates none.
     fn new() -> Option<Keys> {
         let rsa_pem = common::read(&suites::dir("dkim/dkimpy")?.join("2048_testkey.key"));
-        let rsa = SigningKey::read(Provider::default(), &rsa_pem).unwrap();
+        let rsa = SigningKey::read(common::provider(), &rsa_pem).unwrap();
         let (ed25519, ed25519_pem) =
-            SigningKey::generate(Provider::default(), postwright_dkim::KeyKind::Ed25519).unwrap();
+            SigningKey::generate(common::provider(), postwright_dkim::KeyKind::Ed25519).unwrap();
         let zone = zone("rsa._domainkey.example.org", rsa.record());
         zone.insert("ed._domainkey.example.org".parse().unwrap(), Record::txt(ed25519.record()));
         Some(Keys { rsa, rsa_pem, ed25519, ed25519_pem, zone })
@@ -138,7 +136,7 @@ fn dkimpy_verifies_what_we_sign() {
         let mail = keys.signed(seed, true);
         let reply = dkimpy.ask(&json!({"verb": "verify", "message": encoded(&mail)}));
         assert_eq!(reply["pass"], true, "seed {seed}: {reply}\n{}", String::from_utf8_lossy(&mail));
-        assert!(verify(&Verifier::default(), &mail, &keys.zone)[0].is_pass(), "seed {seed}");
+        assert!(verify(&common::verifier(), &mail, &keys.zone)[0].is_pass(), "seed {seed}");
     }
 }
 
@@ -163,7 +161,7 @@ fn we_verify_what_dkimpy_signs() {
         let reply = dkimpy.ask(&request);
         let fields = STANDARD.decode(reply["fields"].as_str().unwrap_or_else(|| panic!("{reply}"))).unwrap();
         let mail = [&fields[..], &message].concat();
-        let result = verify(&Verifier::default(), &mail, &keys.zone).remove(0);
+        let result = verify(&common::verifier(), &mail, &keys.zone).remove(0);
         assert!(result.is_pass(), "seed {seed}: {result:?}\n{}", String::from_utf8_lossy(&mail));
     }
 }
@@ -187,7 +185,7 @@ fn chains_grow_by_turns() {
                 format!("Authentication-Results: {id}; arc={cv}; spf=pass smtp.mailfrom=a@example.org\r\n");
             mail = [results.as_bytes(), &mail].concat();
             let message = Message::from_bytes(mail.clone());
-            let chain = block_on(ArcVerifier::default().verify(&message, &keys.zone, NOW));
+            let chain = block_on(common::arc_verifier().verify(&message, &keys.zone, NOW));
             if (hop + seed) % 2 == 0 {
                 let results = authentication_results(&message, &id);
                 let set = sealer(&id).seal(&message, &chain, &results, SIGNED_AT).unwrap().unwrap();
@@ -207,7 +205,7 @@ fn chains_grow_by_turns() {
             }
             let shown = String::from_utf8_lossy(&mail);
             let after =
-                block_on(ArcVerifier::default().verify(&Message::from_bytes(mail.clone()), &keys.zone, NOW));
+                block_on(common::arc_verifier().verify(&Message::from_bytes(mail.clone()), &keys.zone, NOW));
             assert_eq!(
                 (after.cv, after.instances),
                 (ChainValidation::Pass, hop as u32),
@@ -317,7 +315,7 @@ fn we_verify_what_opendkim_signs() {
             for (file, message) in files.iter().zip(&messages) {
                 let field = signature_field(&output, file).unwrap_or_else(|| panic!("{file}: {output}"));
                 let mail = [field.as_bytes(), message].concat();
-                let result = verify(&Verifier::default(), &mail, &keys.zone).remove(0);
+                let result = verify(&common::verifier(), &mail, &keys.zone).remove(0);
                 assert!(result.is_pass(), "{pair} {result:?}\n{}", String::from_utf8_lossy(&mail));
             }
         }
@@ -346,7 +344,7 @@ fn we_verify_what_opendkim_testmsg_signs() {
     let key = batch.write("rsa.pem", &keys.rsa_pem);
     let mut policy = VerifyPolicy::default();
     policy.sha1 = true;
-    let legacy = Verifier::new(Provider::default(), policy, Limits::default());
+    let legacy = Verifier::new(common::provider(), policy, Limits::default());
     for seed in 0..100 {
         let message = Generator::new(seed).message(true);
         let mut command = peers::command("opendkim-testmsg").unwrap();

@@ -3,19 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-mod common;
+pub(crate) mod common;
 
 use common::{crlf, read, verify, zone};
 use postwright_core::{DnsError, MemoryZone, Record, RecordKind};
 use postwright_dkim::{
-    BodyCanon, Canon, DkimResult, Limits, Provider, Reason, Verdict, Verifier, VerifyPolicy, relaxed_field,
+    BodyCanon, Canon, DkimResult, Limits, Reason, Verdict, Verifier, VerifyPolicy, relaxed_field,
 };
 use postwright_testkit::{skip, suites};
 
 fn legacy() -> Verifier {
     let mut policy = VerifyPolicy::default();
     policy.sha1 = true;
-    Verifier::new(Provider::default(), policy, Limits::default())
+    Verifier::new(common::provider(), policy, Limits::default())
 }
 
 fn mail_dkim_zone(text: &str) -> MemoryZone {
@@ -51,7 +51,7 @@ fn mail_dkim_corpus() {
         let (file, expected, switches) = (columns[0], columns[2], columns[5]);
         // All but one of the files (bad_1878954) have CRLF.
         let message = crlf(&read(&dir.join("corpus").join(file)));
-        for (verifier, sha1) in [(legacy(), true), (Verifier::default(), false)] {
+        for (verifier, sha1) in [(legacy(), true), (common::verifier(), false)] {
             let verdict = overall(&verify(&verifier, &message, &zone));
             // What a switch would be needed for is `policy` without it; no switch makes short keys usable.
             let barred = switches.contains("key<1024") || (switches.contains("sha1") && !sha1);
@@ -78,7 +78,7 @@ fn mail_dkim_domain_keys_are_no_dkim() {
     for entry in std::fs::read_dir(dir.join("corpus")).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().unwrap().to_string_lossy().contains("_dk_") {
-            let results = verify(&Verifier::default(), &read(&path), &MemoryZone::new());
+            let results = verify(&common::verifier(), &read(&path), &MemoryZone::new());
             assert!(results.iter().all(|result| !result.is_pass()), "{}", path.display());
         }
     }
@@ -109,7 +109,7 @@ fn rfc_8463_appendix_a() {
         ("rfc6376.signed.rsa.msg", vec![("rsa-sha256", 1024)]),
     ] {
         let message = crlf(&read(&dir.join(file)));
-        let results = verify(&Verifier::default(), &message, &rfc_zone());
+        let results = verify(&common::verifier(), &message, &rfc_zone());
         assert!(!results.is_empty(), "{file}");
         for (result, (algorithm, bits)) in results.iter().zip(&expected) {
             assert_eq!(result.algorithm.unwrap().as_str(), *algorithm, "{file}");
@@ -119,7 +119,7 @@ fn rfc_8463_appendix_a() {
     }
     // The same signature with its t= replaced by x=.
     let changed = crlf(&read(&dir.join("rfc6376.signed.no_t.msg")));
-    let results = verify(&Verifier::default(), &changed, &rfc_zone());
+    let results = verify(&common::verifier(), &changed, &rfc_zone());
     assert_eq!(results.iter().map(|result| result.reason).collect::<Vec<_>>(), [Some(Reason::Signature)]);
 }
 
@@ -131,7 +131,7 @@ fn dkimpy_messages() {
     let record = |name: &str| String::from_utf8(read(&dir.join(name))).unwrap().replace('\n', "");
     // The unsigned messages have no results.
     for unsigned in ["test.message", "test_nofrom.message", "rfc6376.msg"] {
-        assert!(verify(&Verifier::default(), &file(unsigned), &MemoryZone::new()).is_empty(), "{unsigned}");
+        assert!(verify(&common::verifier(), &file(unsigned), &MemoryZone::new()).is_empty(), "{unsigned}");
     }
     for (name, reason) in [("badversion.txt", Reason::KeyVersion), ("badk.txt", Reason::KeyType)] {
         let parsed = postwright_dkim::KeyRecord::parse(record(name).as_bytes(), &Limits::default());

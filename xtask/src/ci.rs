@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
     ("format", format),
     ("clippy", clippy),
     ("alone", alone),
+    ("aws-lc", aws_lc),
     ("doc", doc),
     ("demo", demo),
     ("fuzz", || crate::fuzz::run(&["--runs".to_owned(), "30000".to_owned()])),
@@ -81,6 +82,12 @@ fn alone() -> Outcome {
         }
     }
     if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
+}
+
+/// DKIM with AWS-LC and without ring. Both together are what the workspace's tests have.
+fn aws_lc() -> Outcome {
+    let features = ["--no-default-features", "--features", "aws-lc-rs,arc"];
+    shown(cargo().args(["test", "--quiet", "-p", "postwright-dkim", "--tests", "--lib"]).args(features))
 }
 
 /// The workspace's packages that have a library.

@@ -29,7 +29,7 @@ struct Slots([Option<usize>; 3]);
 /// Finds the sets. Empty if the message has no ARC fields.
 pub(super) fn find(section: &Section, limits: &Limits) -> Chain {
     let names = [RESULTS, MESSAGE_SIGNATURE, SEAL];
-    let fields: usize = names.iter().map(|name| section.count(name.as_bytes())).sum();
+    let fields: usize = names.iter().map(|name| section.all(name.as_bytes()).count()).sum();
     let max = usize::try_from(limits.arc_sets).unwrap_or(usize::MAX);
     if fields == 0 {
         return Ok(Vec::new());
@@ -135,8 +135,8 @@ impl SealInput {
     }
 
     /// Appends the newest seal, its `b=` empty, and gives the whole.
-    pub(super) fn finish(mut self, seal_without_b: &[u8]) -> Vec<u8> {
-        header_input::field(Canon::Relaxed, seal_without_b, &mut self.0);
+    pub(super) fn finish(mut self, seal_without_b: &str) -> Vec<u8> {
+        header_input::unsigned(Canon::Relaxed, SEAL, seal_without_b, &mut self.0);
         self.0
     }
 }

@@ -65,10 +65,10 @@ pub(super) fn instance_of_results(value: &[u8]) -> Option<u32> {
     let end = memchr::memchr(b';', value)?;
     let first = std::str::from_utf8(value.get(..end)?).ok()?;
     let (name, number_text) = first.split_once('=')?;
-    if name.trim_matches(tag::is_fws) != "i" {
+    if tag::trim(name) != "i" {
         return None;
     }
-    number(number_text.trim_matches(tag::is_fws))
+    number(tag::trim(number_text))
 }
 
 /// 1 to 999: whether it is within the limit is decided by the caller.

@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::line_ends::LineEnds;
 use crate::section::Section;
 use crate::selection::SignedFields;
-use crate::sign::{SignError, sign_input, write_names};
+use crate::sign::{SignError, sign_input};
 use crate::signature::Selector;
 use crate::signing_key::SigningKey;
 
@@ -170,21 +170,20 @@ impl Sealer {
         let mut names = self.fields.names(section)?;
         if !matches!(self.fields, SignedFields::Exactly(_)) {
             // RFC 8617 4.1.2: DKIM signatures are worth keeping, for they may break at this hop.
-            let times = section.count(b"dkim-signature").min(Limits::default().signatures);
-            names.extend(std::iter::repeat_n(Box::from("DKIM-Signature"), times));
+            let times = section.all(b"dkim-signature").take(Limits::default().signatures).count();
+            (0..times).for_each(|_| names.push("DKIM-Signature"));
         }
         let canon = CanonPair { header: Canon::Relaxed, body: Canon::Relaxed };
         let mut value = Folded::new(MESSAGE_SIGNATURE);
         value.tag("i", &instance.to_string());
         value.tag("a", self.key.algorithm().as_str());
-        value.tag("c", &canon.to_string());
+        value.tag("c", canon.as_str());
         self.write_signer(&mut value, now);
-        write_names(&mut value, &names);
+        value.pieces("h", names.pieces());
         value.tag("bh", &STANDARD.encode(body.value));
         value.open("b");
         let mut input = header_input::signed_fields(section, &names, canon.header);
-        let unsigned = format!("{MESSAGE_SIGNATURE}: {}", value.text());
-        header_input::field(canon.header, unsigned.as_bytes(), &mut input);
+        header_input::unsigned(canon.header, MESSAGE_SIGNATURE, value.text(), &mut input);
         self.close(MESSAGE_SIGNATURE, value, &input)
     }
 
@@ -201,7 +200,7 @@ impl Sealer {
         value.tag("cv", cv.as_str());
         self.write_signer(&mut value, now);
         value.open("b");
-        let input = input.finish(format!("{SEAL}: {}", value.text()).as_bytes());
+        let input = input.finish(value.text());
         self.close(SEAL, value, &input)
     }
 

@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::lookup;
 use crate::result::Reason;
 use crate::section::Section;
-use crate::signature::{Algorithm, Family, Signature};
+use crate::signature::{Algorithm, Claims, Family, Signature};
 use crate::tag::TagList;
 use crate::verify::{Config, Facts, Judge, VerifyPolicy, body_hash_spec, hash_of, verify};
 
@@ -136,12 +136,13 @@ impl Work {
 
 fn message_signature(value: &[u8], limits: &Limits) -> Result<Signature, Reason> {
     let tags = TagList::parse(value).map_err(|_| Reason::Syntax)?;
-    let signature = Signature::parse(&tags, Family::ArcMessage, limits)?;
+    let claims = Claims::of(&tags, Family::ArcMessage);
+    let signature = Signature::parse(&tags, &claims, Family::ArcMessage, limits)?;
     if signature.algorithm == Algorithm::RsaSha1 {
         return Err(Reason::Sha1);
     }
     // RFC 8617 4.1.2: seals come later, so a signature over one is void.
-    if signature.signed.iter().any(|name| name.eq_ignore_ascii_case(chain::SEAL)) {
+    if signature.signed.mentions(chain::SEAL) > 0 {
         return Err(Reason::SignedFields);
     }
     Ok(signature)

@@ -25,7 +25,7 @@ pub fn relaxed_field(raw: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Unfolds, makes each run of blanks one SP, and drops blanks at both ends.
-fn relaxed_value(value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn relaxed_value(value: &[u8], out: &mut Vec<u8>) {
     let mut rest = skip_blanks(value);
     while !rest.is_empty() {
         let (clean, dirty) = rest.split_at(clean_prefix::<true>(rest));

@@ -11,6 +11,7 @@ mod body;
 mod header;
 
 pub use body::BodyCanon;
+pub(crate) use header::relaxed_value;
 pub use header::{relaxed_field, simple_field};
 
 use std::fmt;
@@ -55,6 +56,16 @@ pub struct CanonPair {
 impl CanonPair {
     /// What a signature without `c=` means (RFC 6376 3.5).
     pub const SIMPLE: CanonPair = CanonPair { header: Canon::Simple, body: Canon::Simple };
+
+    /// As written in `c=`.
+    pub fn as_str(self) -> &'static str {
+        match (self.header, self.body) {
+            (Canon::Simple, Canon::Simple) => "simple/simple",
+            (Canon::Simple, Canon::Relaxed) => "simple/relaxed",
+            (Canon::Relaxed, Canon::Simple) => "relaxed/simple",
+            (Canon::Relaxed, Canon::Relaxed) => "relaxed/relaxed",
+        }
+    }
 }
 
 /// The text names no pair of known algorithms.
@@ -79,7 +90,7 @@ impl FromStr for CanonPair {
 
 impl fmt::Display for CanonPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.header.as_str(), self.body.as_str())
+        f.write_str(self.as_str())
     }
 }
 
@@ -113,10 +124,40 @@ fn clean_prefix<const FOLD: bool>(octets: &[u8]) -> usize {
     while block_is_clean::<FOLD, 17>(octets.get(at..)) {
         at += 16;
     }
-    let rest = octets.get(at..).unwrap_or_default();
-    let behind = rest.iter().skip(1).copied().chain([SP]);
-    let clean = rest.iter().zip(behind).take_while(|(a, b)| !is_dirty::<FOLD>(**a, *b)).count();
-    at + clean
+    let mut rest = octets.get(at..).unwrap_or_default();
+    while let Some(word) = rest.first_chunk::<9>() {
+        let clean = clean_in_word::<FOLD>(word);
+        at += clean;
+        if clean < 8 {
+            return at;
+        }
+        rest = rest.get(8..).unwrap_or_default();
+    }
+    // Behind the end stand blanks, as it were: a final SP is dirty, and so is the first octet that is not there.
+    let mut word = [SP; 9];
+    word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    at + clean_in_word::<FOLD>(&word)
+}
+
+/// How many of the first eight octets are clean before the first dirty one; the ninth is only looked at as what
+/// follows. The eight are compared at once, as the digits of one number.
+fn clean_in_word<const FOLD: bool>(word: &[u8; 9]) -> usize {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (Some(a), Some(b)) = (word.first_chunk(), word.last_chunk()) else { return 0 };
+    let (a, b) = (u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+    // Each gives the high bit of the octets for which it holds; no sum carries into the next octet.
+    let equal = |octet: u8| {
+        let difference = a ^ (ONES * u64::from(octet));
+        !(((difference & !HIGH) + !HIGH) | difference) & HIGH
+    };
+    let at_most_sp = !(((b & !HIGH) + ONES * u64::from(0x7f - SP)) | b) & HIGH;
+    let mut dirty = equal(TAB) | (equal(SP) & at_most_sp);
+    if FOLD {
+        dirty |= equal(CR);
+    }
+    // The lowest octet comes first; without a dirty one this is 64 / 8.
+    usize::try_from(dirty.trailing_zeros() / 8).unwrap_or(8)
 }
 
 /// Whether the first `N` - 1 octets are clean; the last one is only looked at as what follows.
@@ -146,10 +187,10 @@ mod tests {
     #[test]
     fn blocks_and_single_steps_agree() {
         // Every position of one dirty octet in texts around the block sizes.
-        for len in [0, 1, 15, 16, 17, 63, 64, 65, 66, 130] {
+        for len in [0, 1, 7, 8, 9, 10, 15, 16, 17, 25, 63, 64, 65, 66, 130] {
             for place in 0..len {
-                for dirty in [&b"\t"[..], b"  ", b" \r"] {
-                    let mut text = vec![b'x'; len];
+                for (dirty, clean) in [(&b"\t"[..], b'x'), (b"  ", b'!'), (b" \r", 0xa0), (b"\t", b'\n')] {
+                    let mut text = vec![clean; len];
                     text.splice(place.., dirty.iter().copied());
                     assert_eq!(clean_prefix::<false>(&text), place, "{len} {place} {dirty:?}");
                 }

@@ -6,7 +6,27 @@ use std::path::Path;
 use std::task::{Context, Poll, Waker};
 
 use postwright_core::{MemoryZone, Message, Record, Resolver, Timestamp};
-use postwright_dkim::{DkimResult, Verifier};
+use postwright_dkim::{DkimResult, Limits, Provider, Verifier, VerifyPolicy};
+
+/// The library under test: AWS-LC in `aws_lc.rs`, which runs all of the other files once more; else the default.
+pub(crate) fn provider() -> Provider {
+    #[cfg(feature = "aws-lc-rs")]
+    if module_path!().starts_with("aws_lc::") {
+        return Provider::aws_lc_rs();
+    }
+    Provider::default()
+}
+
+/// A verifier by the library under test.
+pub(crate) fn verifier() -> Verifier {
+    Verifier::new(provider(), VerifyPolicy::default(), Limits::default())
+}
+
+/// The same for ARC.
+#[cfg(feature = "arc")]
+pub(crate) fn arc_verifier() -> postwright_dkim::arc::ArcVerifier {
+    postwright_dkim::arc::ArcVerifier::new(provider(), VerifyPolicy::default(), Limits::default())
+}
 
 /// Runs a future that only waits for memory zones.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
