@@ -147,12 +147,25 @@ pub enum Enforcement {
     Reject,
 }
 
+impl Enforcement {
+    /// What is done where this is asked for.
+    fn of(self, disposition: Policy) -> Policy {
+        match self {
+            Enforcement::Observe => Policy::None,
+            Enforcement::Mark => disposition.min(Policy::Quarantine),
+            Enforcement::Reject => disposition,
+        }
+    }
+}
+
 /// Checks messages from strangers, stamps the findings, and acts on DMARC.
 pub struct Authenticate {
     authserv_id: Domain,
     resolver: Arc<dyn Resolver>,
     clock: Arc<dyn Clock>,
     enforcement: Enforcement,
+    #[cfg(feature = "reports")]
+    reports: Option<Arc<crate::reports::Reports>>,
 }
 
 impl Authenticate {
@@ -163,7 +176,22 @@ impl Authenticate {
         clock: Arc<dyn Clock>,
         enforcement: Enforcement,
     ) -> Authenticate {
-        Authenticate { authserv_id, resolver, clock, enforcement }
+        Authenticate {
+            authserv_id,
+            resolver,
+            clock,
+            enforcement,
+            #[cfg(feature = "reports")]
+            reports: None,
+        }
+    }
+
+    /// Notes each message for the daily reports.
+    #[cfg(feature = "reports")]
+    #[must_use]
+    pub fn reporting(mut self, reports: Arc<crate::reports::Reports>) -> Authenticate {
+        self.reports = Some(reports);
+        self
     }
 
     async fn check(
@@ -193,7 +221,12 @@ impl Authenticate {
             dmarc::Verdict::PermError => Policy::Reject,
             _ => findings.dmarc.disposition,
         };
-        if self.enforcement == Enforcement::Reject && disposition == Policy::Reject {
+        let applied = self.enforcement.of(disposition);
+        #[cfg(feature = "reports")]
+        if let Some(reports) = &self.reports {
+            reports.sight(&findings, inspection.ip, applied, envelope, &message).await;
+        }
+        if applied == Policy::Reject {
             let author = findings.dmarc.author.as_ref().map(Name::to_string).unwrap_or_default();
             let text = match &*author {
                 "" => "The From field does not tell whose message this is (RFC 9989 11.5)".to_owned(),
@@ -202,7 +235,7 @@ impl Authenticate {
             return Err(Refusal::known(550, EnhancedStatus::known(5, 7, 1), &text));
         }
         let mut stamped = message;
-        if self.enforcement != Enforcement::Observe && disposition != Policy::None {
+        if applied == Policy::Quarantine {
             let mark = HeaderField::new("X-Quarantine", "yes").expect("a fixed field");
             stamped = stamped.prepend(mark);
         }

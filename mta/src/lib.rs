@@ -54,6 +54,8 @@ mod pipeline;
 mod policy;
 mod received;
 mod relay;
+#[cfg(feature = "reports")]
+pub mod reports;
 mod routes;
 #[cfg(feature = "authentication")]
 mod section;

@@ -14,7 +14,7 @@ use common::now;
 use postwright_core::{MemoryZone, Name, Timestamp};
 use postwright_spf_dmarc::dmarc::{self, DmarcQuery, DmarcRecord, Mode, Policy};
 use postwright_spf_dmarc::report::{
-    AggregateReport, Disposition, DkimAuth, MemoryRows, PublishedPolicy, Report, ReportLimits, RowStore,
+    AggregateReport, Day, Disposition, DkimAuth, MemoryRows, PublishedPolicy, Report, ReportLimits, RowStore,
     Sighting, Submitter, destinations, file_name, mail, parse, xml,
 };
 use postwright_spf_dmarc::spf::{self, SpfQuery};
@@ -166,14 +166,20 @@ fn from_evaluation_to_mail_and_back() {
         reasons: Vec::new(),
         envelope_from: Some(name("example.com")),
     };
-    let store = MemoryRows::new(10);
+    let (store, day) = (MemoryRows::new(2), Day(19_675));
+    let (policy, row) = sighting.row().unwrap();
     for _ in 0..3 {
-        let (policy, row) = sighting.row().unwrap();
-        now(store.add(&policy, row)).unwrap();
+        now(store.add(day, &policy, row.clone())).unwrap();
     }
-    let mut taken = now(store.take()).unwrap();
-    let (policy, rows) = taken.pop().unwrap();
-    assert!(taken.is_empty() && now(store.take()).unwrap().is_empty());
+    now(store.add(Day(19_676), &policy, row.clone())).unwrap();
+    assert!(now(store.add(Day(19_677), &policy, row)).is_err(), "it holds two rows");
+    assert!(now(store.due(day)).unwrap().is_empty(), "the day is not over");
+    let due = now(store.due(Day(19_676))).unwrap();
+    assert_eq!(now(store.due(Day(19_676))).unwrap(), due, "nothing is lost before it is settled");
+    let [batch] = &due[..] else { panic!("{due:?}") };
+    now(store.settle(batch)).unwrap();
+    assert_eq!((now(store.due(Day(19_676))).unwrap().len(), store.len()), (0, 1));
+    let (policy, rows) = (batch.policy.clone(), batch.rows.clone());
     assert_eq!((rows.len(), rows[0].count), (1, 3));
     assert_eq!(rows[0].disposition, Disposition::Quarantine);
     assert_eq!(rows[0].reasons[0].kind, "policy_test_mode");
@@ -221,6 +227,51 @@ fn strangers_get_reports_only_if_they_agree() {
     let found = now(destinations(&zone, &name("example.com"), &record.rua, Mode::Rfc9989));
     let allowed: Vec<_> = found.iter().map(|d| d.allowed.ok()).collect();
     assert_eq!(allowed, [Some(true), Some(true), Some(true), Some(false), Some(false), Some(true), None]);
+}
+
+/// RFC 9990 4, step 9 and the paragraph behind the example.
+#[test]
+fn a_host_that_agrees_may_name_another_mailbox_of_its_own() {
+    let zone = MemoryZone::parse(
+        "_dmarc.example.com. TXT \"v=DMARC1; p=none\"\n\
+         example.com._report._dmarc.one.example. TXT \"v=DMARC1; rua=mailto:new@one.example!1k,mailto:b@one.example\"\n\
+         example.com._report._dmarc.two.example. TXT \"v=DMARC1; rua=mailto:victim@three.example\"\n\
+         example.com._report._dmarc.four.example. TXT \"v=DMARC1; rua=nonsense\"",
+    )
+    .unwrap();
+    let record = b"v=DMARC1; rua=mailto:old@one.example!5m,mailto:a@two.example,mailto:a@four.example";
+    let record = DmarcRecord::parse(record).unwrap();
+    let found = now(destinations(&zone, &name("example.com"), &record.rua, Mode::Rfc9989));
+    let found: Vec<_> =
+        found.iter().map(|d| (d.mailbox.to_string(), d.max_size, d.allowed.unwrap())).collect();
+    assert_eq!(
+        found,
+        [
+            ("new@one.example".to_owned(), Some(1 << 10), true),
+            ("b@one.example".to_owned(), None, true),
+            ("a@two.example".to_owned(), None, false),
+            ("a@four.example".to_owned(), None, true),
+        ]
+    );
+}
+
+/// RFC 9990 3.1, contents of "spf": only the MAIL FROM identity is used; a null reverse-path is one.
+#[test]
+fn the_scope_of_spf_is_always_mfrom() {
+    let zone =
+        MemoryZone::parse("_dmarc.example.com. TXT \"v=DMARC1; p=none; rua=mailto:d@example.com\"").unwrap();
+    let ip = "192.0.2.7".parse().unwrap();
+    let spf = now(spf::check(&zone, &SpfQuery::mail_from(ip, "mx.example.com", "")));
+    let query = DmarcQuery::of(name("example.com")).dkim([name("example.com")]);
+    let dmarc = now(dmarc::evaluate(&zone, &query));
+    let (dkim, reasons) = (Vec::new(), Vec::new());
+    let (mode, applied) = (Mode::Rfc9989, Policy::None);
+    let sighting =
+        Sighting { ip, spf: &spf, dkim, dmarc: &dmarc, mode, applied, reasons, envelope_from: None };
+    let (_, row) = sighting.row().unwrap();
+    assert_eq!(row.spf[0].scope.as_deref(), Some("mfrom"));
+    // "pass" is for passing under an enforcing policy (appendix A).
+    assert_eq!(row.disposition, Disposition::None);
 }
 
 #[test]

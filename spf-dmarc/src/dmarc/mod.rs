@@ -238,6 +238,12 @@ pub async fn evaluate(resolver: &dyn Resolver, query: &DmarcQuery) -> DmarcResul
     evaluate::run(resolver, query).await
 }
 
+/// The one valid record that is published for exactly this domain, if there is one.
+pub async fn record(resolver: &dyn Resolver, domain: &Name) -> Result<Option<DmarcRecord>, DnsError> {
+    let mut finder = discover::Finder::new(resolver, Mode::default());
+    finder.record(domain).await.map(Option::<&DmarcRecord>::cloned)
+}
+
 /// The organizational domain of a domain, by the tree walk of RFC 9989 4.10 or the public suffix list.
 pub async fn organizational_domain(
     resolver: &dyn Resolver,

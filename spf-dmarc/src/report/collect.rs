@@ -1,6 +1,7 @@
 //! Collecting rows from evaluations, through a small store.
 //!
-//! Invariant: equal sightings become one row with a count; mail of domains that want no reports leaves no row.
+//! Invariant: equal sightings become one row with a count; mail of domains that want no reports leaves no row; rows stay
+//! until somebody says that their report is on its way ([`RowStore::settle`]), so that a failure loses nothing.
 //!
 //! Standards: RFC 9990 section 3.1.
 //!
@@ -11,11 +12,11 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
-use postwright_core::{BoxFuture, Name};
+use postwright_core::{BoxFuture, Name, Timestamp};
 
 use super::aggregate::{Disposition, DkimAuth, PolicyReason, PublishedPolicy, Row, SpfAuth};
 use crate::dmarc::{Alignment, DmarcRecord, DmarcResult, Mode, Policy, PolicyTag, Verdict};
-use crate::spf::{Identity, SpfResult};
+use crate::spf::SpfResult;
 
 /// What was seen of one message.
 #[derive(Debug, Clone)]
@@ -48,7 +49,12 @@ impl Sighting<'_> {
             return None;
         }
         let disposition = match self.applied {
-            Policy::None if dmarc.verdict == Verdict::Pass => Disposition::Pass,
+            // "No action, passing DMARC with an enforcing policy" (appendix A).
+            Policy::None
+                if dmarc.verdict == Verdict::Pass && dmarc.policy.is_some_and(|p| p != Policy::None) =>
+            {
+                Disposition::Pass
+            }
             Policy::None => Disposition::None,
             Policy::Quarantine => Disposition::Quarantine,
             Policy::Reject => Disposition::Reject,
@@ -58,10 +64,6 @@ impl Sighting<'_> {
         if testing && reasons.is_empty() {
             reasons.push(PolicyReason { kind: "policy_test_mode".to_owned(), comment: None });
         }
-        let scope = match self.spf.identity {
-            Identity::Helo => "helo",
-            Identity::MailFrom => "mfrom",
-        };
         let row = Row {
             source_ip: self.ip.to_canonical(),
             count: 1,
@@ -75,7 +77,8 @@ impl Sighting<'_> {
             dkim: self.dkim.clone(),
             spf: vec![SpfAuth {
                 domain: self.spf.domain.clone(),
-                scope: Some(scope.to_owned()),
+                // "The only valid value" (3.1, contents of "spf"): a null reverse-path is checked as one of the HELO domain.
+                scope: Some("mfrom".to_owned()),
                 result: self.spf.verdict.to_string(),
                 human_result: None,
             }],
@@ -104,16 +107,50 @@ fn published(domain: &Name, record: &DmarcRecord, mode: Mode) -> PublishedPolicy
     }
 }
 
-/// A policy and its rows: what one report is made of.
-pub type PolicyRows = (PublishedPolicy, Vec<Row>);
+/// A day of UTC, counted from 1970-01-01: the period of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub u32);
+
+impl Day {
+    const SECONDS: u64 = 86_400;
+
+    /// The day that a moment lies in.
+    pub fn of(at: Timestamp) -> Day {
+        Day(u32::try_from(at.secs() / Day::SECONDS).unwrap_or(u32::MAX))
+    }
+
+    /// Its first second.
+    pub fn begin(self) -> Timestamp {
+        Timestamp::from_secs(u64::from(self.0) * Day::SECONDS)
+    }
+
+    /// Its last second.
+    pub fn end(self) -> Timestamp {
+        Timestamp::from_secs(u64::from(self.0) * Day::SECONDS + (Day::SECONDS - 1))
+    }
+}
+
+/// What one report is made of: all rows of one policy in one day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The period.
+    pub day: Day,
+    /// The policy as it was found.
+    pub policy: PublishedPolicy,
+    /// The rows, in a fixed order.
+    pub rows: Vec<Row>,
+}
 
 /// Where rows wait until the report is due.
 pub trait RowStore: Send + Sync {
-    /// Adds a row to those of a policy; an equal one counts up.
-    fn add<'a>(&'a self, policy: &'a PublishedPolicy, row: Row) -> BoxFuture<'a, io::Result<()>>;
+    /// Adds a row to those of a policy and a day; an equal one counts up.
+    fn add<'a>(&'a self, day: Day, policy: &'a PublishedPolicy, row: Row) -> BoxFuture<'a, io::Result<()>>;
 
-    /// Takes all rows out, by policy.
-    fn take(&self) -> BoxFuture<'_, io::Result<Vec<PolicyRows>>>;
+    /// The batches of all days before this one, the oldest first. They stay in the store.
+    fn due(&self, before: Day) -> BoxFuture<'_, io::Result<Vec<Batch>>>;
+
+    /// Forgets a batch: its report is on its way, or will never be sent.
+    fn settle<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, io::Result<()>>;
 }
 
 /// Rows in memory: lost with the process, which RFC 9990 allows and its readers regret.
@@ -126,7 +163,7 @@ pub struct MemoryRows {
 #[derive(Debug, Default)]
 struct Held {
     /// Counts by row, whose own count is zero.
-    policies: BTreeMap<PublishedPolicy, BTreeMap<Row, u64>>,
+    batches: BTreeMap<(Day, PublishedPolicy), BTreeMap<Row, u64>>,
     rows: usize,
 }
 
@@ -136,38 +173,66 @@ impl MemoryRows {
         MemoryRows { most, held: Mutex::default() }
     }
 
+    /// How many different rows are held.
+    pub fn len(&self) -> usize {
+        self.held().rows
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
         // A panic while the lock is held leaves counts that are whole.
         self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn insert(&self, policy: &PublishedPolicy, mut row: Row) -> io::Result<()> {
+    fn insert(&self, day: Day, policy: &PublishedPolicy, mut row: Row) -> io::Result<()> {
         let count = std::mem::take(&mut row.count);
         let mut held = self.held();
-        let full = held.rows >= self.most;
-        if let Some(known) = held.policies.get_mut(policy).and_then(|rows| rows.get_mut(&row)) {
+        let key = (day, policy.clone());
+        if let Some(known) = held.batches.get_mut(&key).and_then(|rows| rows.get_mut(&row)) {
             *known = known.saturating_add(count);
             return Ok(());
         }
-        if full {
+        if held.rows >= self.most {
             return Err(io::Error::other("the store of report rows is full"));
         }
-        held.policies.entry(policy.clone()).or_default().insert(row, count);
+        held.batches.entry(key).or_default().insert(row, count);
         held.rows += 1;
         Ok(())
+    }
+
+    fn before(&self, day: Day) -> Vec<Batch> {
+        let held = self.held();
+        let due = held.batches.iter().take_while(|((of, _), _)| *of < day);
+        due.map(|((day, policy), rows)| {
+            let rows = rows.iter().map(|(row, count)| Row { count: *count, ..row.clone() }).collect();
+            Batch { day: *day, policy: policy.clone(), rows }
+        })
+        .collect()
+    }
+
+    fn forget(&self, batch: &Batch) {
+        let mut held = self.held();
+        if let Some(rows) = held.batches.remove(&(batch.day, batch.policy.clone())) {
+            held.rows = held.rows.saturating_sub(rows.len());
+        }
     }
 }
 
 impl RowStore for MemoryRows {
-    fn add<'a>(&'a self, policy: &'a PublishedPolicy, row: Row) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(std::future::ready(self.insert(policy, row)))
+    fn add<'a>(&'a self, day: Day, policy: &'a PublishedPolicy, row: Row) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(std::future::ready(self.insert(day, policy, row)))
     }
 
-    fn take(&self) -> BoxFuture<'_, io::Result<Vec<PolicyRows>>> {
-        let held = std::mem::take(&mut *self.held());
-        let counted = |(row, count): (Row, u64)| Row { count, ..row };
-        let rows = held.policies.into_iter();
-        let taken = rows.map(|(policy, rows)| (policy, rows.into_iter().map(counted).collect())).collect();
-        Box::pin(std::future::ready(Ok(taken)))
+    fn due(&self, before: Day) -> BoxFuture<'_, io::Result<Vec<Batch>>> {
+        Box::pin(std::future::ready(Ok(self.before(before))))
+    }
+
+    fn settle<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, io::Result<()>> {
+        self.forget(batch);
+        Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -20,7 +20,7 @@ pub use aggregate::{
     AggregateReport, Disposition, DkimAuth, PolicyReason, PublishedPolicy, Row, SourceSummary, SpfAuth,
 };
 pub use archive::{UnpackError, unpack};
-pub use collect::{MemoryRows, PolicyRows, RowStore, Sighting};
+pub use collect::{Batch, Day, MemoryRows, RowStore, Sighting};
 pub use compose::{ComposeError, Submitter, file_name, gzip, mail, xml};
 pub use destination::{Destination, destinations};
 pub use failure::FailureReport;

@@ -16,6 +16,7 @@ use postwright::core::{
 };
 use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
 use postwright::queue::Spool;
+use postwright::reports::Reports;
 use postwright::shaping::{MemoryTokenStore, Shaper};
 use postwright::smtp_client::policy::Level;
 use postwright::smtp_client::{Client, Trust};
@@ -93,7 +94,7 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
     let spool = crate::storage::open(&config, clock.clone()).await?;
-    let mta = assemble(&config, clock.clone(), metrics.clone(), spool)?;
+    let (mta, reports) = assemble(&config, clock.clone(), metrics.clone(), spool)?;
     let budget = Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
     let mut servers = Vec::new();
     for listener in &config.listen {
@@ -139,7 +140,12 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
             mta.run(stopping()).await;
         }
     };
-    tokio::join!(stop, listening, delivering);
+    let reporting = async {
+        if let Some(reports) = reports.filter(|_| !accept_only) {
+            reports.run(&mta, stopping()).await;
+        }
+    };
+    tokio::join!(stop, listening, delivering, reporting);
     tracing::info!(counts = ?metrics.counts(), "stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -150,7 +156,7 @@ fn assemble(
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     spool: Arc<dyn Spool>,
-) -> Result<Mta, Failure> {
+) -> Result<(Mta, Option<Arc<Reports>>), Failure> {
     let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver: resolver(config)? };
     let client = Client::new(&Trust::Web, clock).map_err(Failure::new)?;
     let mut routes = match &config.delivery.smart_host {
@@ -166,7 +172,8 @@ fn assemble(
         routes = routes
             .with_domain(route.domain.clone(), Via::SmartHost { host, port, tls: Level::Opportunistic });
     }
-    let policies = policies(config, &world)?;
+    let reports = crate::reporting::open(config, &world)?;
+    let policies = policies(config, &world, reports.as_ref())?;
     let mut builder = Mta::builder(config.hostname.clone(), world, spool, client)
         .routes(routes)
         .settings(|settings| {
@@ -188,7 +195,7 @@ fn assemble(
             Shaper::new(super::shaping::load(Some(rules))?.policy, Arc::new(MemoryTokenStore::new()));
         builder = builder.pace(Arc::new(Shaped::new(Arc::new(shaper), Arc::new(Classifier::built_in()))));
     }
-    Ok(builder.build())
+    Ok((builder.build(), reports))
 }
 
 /// Who answers DNS questions. A smart host at an address needs nobody: a machine without DNS may still relay.
@@ -220,7 +227,11 @@ fn relay(config: &Config, role: Role) -> Relay {
 }
 
 /// Checks what strangers send, then signs what we originate.
-fn policies(config: &Config, world: &World) -> Result<Vec<Arc<dyn MessagePolicy>>, Failure> {
+fn policies(
+    config: &Config,
+    world: &World,
+    reports: Option<&Arc<Reports>>,
+) -> Result<Vec<Arc<dyn MessagePolicy>>, Failure> {
     let mut policies: Vec<Arc<dyn MessagePolicy>> = Vec::new();
     if config.authentication.check {
         let enforcement = match config.authentication.dmarc {
@@ -229,7 +240,11 @@ fn policies(config: &Config, world: &World) -> Result<Vec<Arc<dyn MessagePolicy>
             Dmarc::Reject => Enforcement::Reject,
         };
         let (name, resolver, clock) = (config.hostname.clone(), world.resolver.clone(), world.clock.clone());
-        policies.push(Arc::new(Authenticate::new(name, resolver, clock, enforcement)));
+        let mut policy = Authenticate::new(name, resolver, clock, enforcement);
+        if let Some(reports) = reports {
+            policy = policy.reporting(reports.clone());
+        }
+        policies.push(Arc::new(policy));
     }
     if !config.dkim.is_empty() {
         let mut keys = MemoryKeyStore::new();

@@ -7,6 +7,7 @@
 
 mod complaint;
 mod network;
+mod reports;
 mod schema;
 
 use std::path::Path;
@@ -60,6 +61,7 @@ impl Config {
         }
         self.check_destinations()?;
         self.check_limits()?;
+        self.reports.check(self.authentication.check)?;
         self.retry.check()
     }
 
@@ -161,6 +163,12 @@ mod tests {
             ("[limits]\nrecipients = 99", &["limits.recipients", "5321"]),
             ("[limits]\nmemory = \"1 MiB\"", &["limits.memory", "limits.message_size"]),
             ("[retry]\nlifetime = \"1m\"", &["retry.lifetime", "retry.first"]),
+            ("[reports]\nfrom = \"nobody\"", &["mta.toml:2", "nobody"]),
+            (
+                "[reports]\nsend = true\n[authentication]\ncheck = false",
+                &["reports.send", "authentication.check"],
+            ),
+            ("[reports]\nrows = 0", &["reports.rows"]),
             (
                 "[[listen]]\naddress = \"127.0.0.1:25\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
                 &["two [[listen]]"],

@@ -9,6 +9,7 @@ use postwright_core::{Domain, Host};
 use serde::{Deserialize, Deserializer, de};
 
 use super::Network;
+use super::reports::Reports;
 
 /// What `postwright config print-default` prints: every key with its default.
 pub(crate) const DEFAULT_TEXT: &str = include_str!("default.toml");
@@ -27,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) dns: Dns,
     pub(crate) authentication: Authentication,
+    pub(crate) reports: Reports,
     pub(crate) dkim: Vec<DkimKey>,
     pub(crate) route: Vec<RouteTo>,
 }
@@ -47,6 +49,7 @@ impl Default for Config {
             limits: Limits::default(),
             dns: Dns::default(),
             authentication: Authentication::default(),
+            reports: Reports::default(),
             dkim: Vec::new(),
             route: Vec::new(),
         }
@@ -317,7 +320,7 @@ fn from_address<'de, D: Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Er
 }
 
 /// Spans such as `90s`, `5m`, `4h`, `5d`.
-fn from_span<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+pub(super) fn from_span<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(input)?;
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     number_with_unit(&text, &units)
