@@ -68,6 +68,13 @@ pub struct RecipientReport {
     pub classification: Classification,
 }
 
+impl RecipientReport {
+    /// A complaint that does not name its author: `recipient` is known from elsewhere.
+    pub fn complaint(recipient: &str) -> RecipientReport {
+        plain(recipient.to_owned(), verdict(Category::Complaint, None, Because::Nothing, 95))
+    }
+}
+
 /// A mail to a bounce address, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

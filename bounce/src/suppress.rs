@@ -92,11 +92,18 @@ pub trait Suppressions: Send + Sync {
     fn remove(&self, scope: &Scope, address: &str) -> bool;
     /// A page of entries in the order of addresses, behind `after`.
     fn list(&self, after: Option<(&str, &Scope)>, most: usize) -> Vec<Entry>;
+    /// Makes durable what was changed; at once for a list that keeps nothing.
+    ///
+    /// # Errors
+    /// A change since the last call may not survive a power cut; what the storage says.
+    fn sync(&self) -> Result<(), Box<str>> {
+        Ok(())
+    }
 }
 
 /// The address as a key: lower case. RFC 5321 2.4 lets hosts tell cases apart; hosts that do are not known to exist, and a list that
 /// can be got round by a capital is none.
-fn key(address: &str) -> Box<str> {
+pub fn key(address: &str) -> Box<str> {
     address.to_lowercase().into()
 }
 
@@ -112,14 +119,25 @@ struct Inner {
     filter: Filter,
 }
 
-/// Bits of hashed addresses; never a false "no". Rebuilt at twice the size when an eighth of its bits could be set.
-#[derive(Default)]
-struct Filter {
+/// Bits of hashed addresses, in front of a list: one hash and one look tell most addresses that are not on it, whatever the
+/// list's length. Never a false "no"; nothing is ever taken out, so a list that shrank is rebuilt.
+#[derive(Debug, Default)]
+pub struct Filter {
     bits: Vec<u64>,
     added: usize,
 }
 
 impl Filter {
+    /// Room for `addresses`; one in 32 that is not on the list passes when so many are.
+    pub fn for_addresses(addresses: usize) -> Filter {
+        Filter { bits: vec![0; (addresses / 2 + 16).next_power_of_two()], added: 0 }
+    }
+
+    /// Whether more were added than there is room for: build another, twice as large.
+    pub fn is_full(&self) -> bool {
+        self.added >= self.bits.len() * 2
+    }
+
     fn place(&self, address: &str) -> Option<(usize, u64)> {
         let hash = address.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
             (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
@@ -130,11 +148,13 @@ impl Filter {
         Some((word, 1 << (hash & 63)))
     }
 
-    fn may_hold(&self, address: &str) -> bool {
+    /// Whether the address (as [`key`] gives it) may have been added; `false` is certain.
+    pub fn may_hold(&self, address: &str) -> bool {
         self.place(address).and_then(|(word, bit)| Some(self.bits.get(word)? & bit != 0)).unwrap_or(false)
     }
 
-    fn set(&mut self, address: &str) {
+    /// Adds an address, as [`key`] gives it.
+    pub fn set(&mut self, address: &str) {
         if let Some((word, bit)) = self.place(address)
             && let Some(bits) = self.bits.get_mut(word)
         {
@@ -146,8 +166,7 @@ impl Filter {
 
 impl Inner {
     fn rebuild(&mut self) {
-        let words = (self.entries.len() / 4 + 16).next_power_of_two();
-        self.filter = Filter { bits: vec![0; words], added: 0 };
+        self.filter = Filter::for_addresses(self.entries.len() * 2);
         for (address, _) in self.entries.keys() {
             self.filter.set(address);
         }
@@ -196,7 +215,7 @@ impl Suppressions for MemorySuppressions {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let address = entry.address.clone();
         inner.entries.insert((address.clone(), entry.scope.clone()), entry);
-        if inner.filter.added >= inner.filter.bits.len() * 8 {
+        if inner.filter.is_full() {
             inner.rebuild();
         } else {
             inner.filter.set(&address);

@@ -11,6 +11,7 @@ use postwright_smtp_proto::client::Config as ClientConfig;
 
 use crate::delivery::{Delivery, MtaSts};
 use crate::event::Observers;
+use crate::feedback::Feedback;
 use crate::intake::Intake;
 use crate::pipeline::{self, Arrival};
 use crate::system::{Parts, System};
@@ -30,6 +31,7 @@ pub struct Builder {
     policies: Vec<Arc<dyn MessagePolicy>>,
     sts: Option<MtaSts>,
     pace: Option<Arc<dyn Pace>>,
+    feedback: Option<Arc<Feedback>>,
     settings: Settings,
 }
 
@@ -71,6 +73,13 @@ impl Builder {
         self
     }
 
+    /// Keeps a suppression list, gives messages return paths of their own, and reads what comes back to them. Without it
+    /// nothing is suppressed.
+    pub fn feedback(mut self, feedback: Arc<Feedback>) -> Builder {
+        self.feedback = Some(feedback);
+        self
+    }
+
     /// Keeps to the MTA-STS policies of other domains (RFC 8461), which needs a way to fetch them over HTTPS.
     /// Without it only DANE and what is configured counts.
     pub fn mta_sts(mut self, sts: MtaSts) -> Builder {
@@ -98,6 +107,7 @@ impl Builder {
             policies,
             sts,
             pace,
+            feedback,
             settings,
         } = self;
         let mut config = SchedulerConfig::default();
@@ -121,6 +131,7 @@ impl Builder {
             observers,
             policies,
             pace,
+            feedback,
             settings,
         };
         Mta { system: Arc::new(System::new(parts)), relay }
@@ -151,6 +162,7 @@ impl Mta {
             policies: Vec::new(),
             sts: None,
             pace: None,
+            feedback: None,
             settings: Settings::default(),
         }
     }

@@ -82,6 +82,9 @@ async fn look_around(system: &System) {
         system.spool_failed("looking for revived messages", &error);
     }
     system.delivery.tidy(false).await;
+    if let Some(feedback) = &system.feedback {
+        feedback.tidy(system.world.clock.now());
+    }
 }
 
 /// Starts all that is due while there is room; says when to look again, if a time is known.

@@ -13,6 +13,8 @@ use std::time::Duration;
 use postwright_core::{DeliveryStatus, Mailbox, Reply, ReversePath, Timestamp};
 use postwright_queue::SpoolId;
 
+use crate::feedback::FeedbackEvent;
+
 /// What happened. Closed on purpose: an observer that ignores a case does so in so many words.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -111,6 +113,8 @@ pub enum Event<'a> {
         /// What is known of it.
         what: &'a str,
     },
+    /// What came back about mail that was sent, and what was done about it.
+    Feedback(&'a FeedbackEvent),
     /// The queue was read at start.
     Loaded {
         /// Messages found.

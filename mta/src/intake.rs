@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use postwright_core::{Envelope, Message, Recipient, Refusal, Reply};
+use postwright_core::{EnhancedStatus, Envelope, Message, Recipient, Refusal, Reply};
 use postwright_smtp_server::{Accepted, Acceptor, Handler, Peer, Session};
 
+use crate::feedback::FeedbackEvent;
 use crate::pipeline::{self, Arrival};
 use crate::system::System;
 use crate::{Event, Relay};
@@ -29,8 +30,35 @@ impl Acceptor for Intake {
 /// Decides one connection.
 pub struct Reception(Intake);
 
+impl Reception {
+    /// Reads what is for the bounce domain; the envelope without it, if there was any.
+    async fn returned(&self, envelope: &Envelope, message: &Message) -> Result<Option<Envelope>, Refusal> {
+        let system = &self.0.system;
+        let Some(feedback) = &system.feedback else { return Ok(None) };
+        let (ours, rest) = feedback.split(envelope);
+        if ours.is_empty() {
+            return Ok(None);
+        }
+        let (feedback, owner, message) = (feedback.clone(), system.clone(), message.clone());
+        // Reading takes milliseconds and the list waits for the disk: not among those who serve connections.
+        let read = tokio::task::spawn_blocking(move || {
+            feedback.receive(&ours, &message, owner.world.clock.now(), &owner.observers)
+        });
+        let failed = || Refusal::known(451, EnhancedStatus::known(4, 3, 0), "Try again later");
+        read.await.unwrap_or_else(|_| Err(failed()))?;
+        Ok(Some(rest))
+    }
+}
+
 impl Handler for Reception {
     async fn rcpt(&mut self, session: &Session, recipient: &Recipient, _: &Envelope) -> Result<(), Refusal> {
+        if let Some(feedback) = self.0.system.feedback.as_ref().filter(|it| it.takes(&recipient.mailbox)) {
+            let now = self.0.system.world.clock.now();
+            return feedback.resolve(&recipient.mailbox, now).map(drop).map_err(|(why, refusal)| {
+                self.0.system.observers.tell(Event::Feedback(&FeedbackEvent::Ignored(why)));
+                refusal
+            });
+        }
         self.0.relay.check(session.peer.address.ip(), &recipient.mailbox)
     }
 
@@ -46,6 +74,11 @@ impl Handler for Reception {
             with: session.protocol_keyword(),
             trusted: self.0.relay.trusts(session.peer.address.ip()),
         };
+        let rest = self.returned(envelope, &message).await?;
+        let envelope = rest.as_ref().unwrap_or(envelope);
+        if envelope.recipients.is_empty() {
+            return Ok(Accepted::with_text("Ok: read"));
+        }
         let id = pipeline::take_in(&self.0.system, arrival, envelope, message).await?;
         Ok(Accepted::with_text(&format!("Ok: queued as {id}")))
     }

@@ -43,6 +43,7 @@ mod builder;
 mod delivery;
 mod dispatch;
 mod event;
+pub mod feedback;
 mod guard;
 #[cfg(feature = "https")]
 mod https;
@@ -57,11 +58,11 @@ mod relay;
 #[cfg(feature = "reports")]
 pub mod reports;
 mod routes;
-#[cfg(feature = "authentication")]
 mod section;
 mod settings;
 #[cfg(feature = "authentication")]
 mod signing;
+mod storm;
 mod sts_store;
 mod system;
 

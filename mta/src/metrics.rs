@@ -88,7 +88,7 @@ impl Observer for Metrics {
                 add(&self.accepted_recipients, *recipients);
                 add(&self.accepted_octets, *octets);
             }
-            Event::Accepted { peer: None, .. } | Event::Unnotified { .. } => {}
+            Event::Accepted { peer: None, .. } | Event::Unnotified { .. } | Event::Feedback(_) => {}
             Event::Delivered { attempts, .. } => {
                 add(&self.delivered, 1);
                 add(&self.delivered_late, usize::from(*attempts > 1));

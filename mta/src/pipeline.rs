@@ -32,6 +32,7 @@ use postwright_queue::scheduler::{
 };
 use postwright_queue::{Change, Entry, Progress, SpoolError, SpoolId};
 
+use crate::feedback::{Gate, return_path};
 use crate::guard::{Panicked, guarded};
 use crate::received::Trace;
 use crate::system::System;
@@ -72,7 +73,11 @@ pub(crate) async fn take_in(
         body = policy.apply(visit, envelope, body).await?;
     }
     let slot = system.scheduler().reserve().map_err(|_| queue_full())?;
-    let entry = Entry::new(id, envelope.clone(), octets(&body), now, system.settings.retry_policy().lifetime);
+    let mut entry =
+        Entry::new(id, envelope.clone(), octets(&body), now, system.settings.retry_policy().lifetime);
+    if let (Some(feedback), true) = (&system.feedback, arrival.trusted) {
+        feedback.mark(&mut entry);
+    }
     // From here on it goes to its end even if whoever waits for the answer gives up: a message that became durable
     // and that nobody works on would be lost until the next start.
     let (owner, peer) = (system.clone(), arrival.peer);
@@ -144,7 +149,7 @@ async fn carry(system: &System, attempt: &Attempt) -> Attempted {
         Err(error) => return Attempted { result: unreadable(system, attempt, &error), body: None },
     };
     let statuses = match attempt.task {
-        Task::Deliver => match shaped(system, attempt, &loaded.entry, loaded.body.clone()).await {
+        Task::Deliver => match gated(system, attempt, &loaded.entry, loaded.body.clone()).await {
             Ok(statuses) => statuses,
             Err(NotNow { until, because }) => {
                 let result = AttemptResult::Postponed { until, scope: Scope::Lane, because };
@@ -174,20 +179,36 @@ fn unreadable(system: &System, attempt: &Attempt, error: &SpoolError) -> Attempt
     }
 }
 
-/// Delivers when the pace allows it, and tells the pace what came of it while its pass is still held.
-async fn shaped(
+/// Delivers to those who are not on the suppression list; the others have failed.
+async fn gated(
     system: &System,
     attempt: &Attempt,
     entry: &Entry,
     body: Message,
 ) -> Result<Vec<DeliveryStatus>, NotNow> {
+    let gate = Gate::of(system, entry, &attempt.recipients);
+    if gate.open.is_empty() {
+        return Ok(gate.join(Vec::new()));
+    }
+    let statuses = shaped(system, attempt, &gate.open, entry, body).await?;
+    Ok(gate.join(statuses))
+}
+
+/// Delivers when the pace allows it, and tells the pace what came of it while its pass is still held.
+async fn shaped(
+    system: &System,
+    attempt: &Attempt,
+    recipients: &[usize],
+    entry: &Entry,
+    body: Message,
+) -> Result<Vec<DeliveryStatus>, NotNow> {
     let (Some(pace), Some(domain)) = (&system.pace, attempt.lane.host.domain()) else {
-        return leased(system, attempt, entry, body).await;
+        return leased(system, attempt, recipients, entry, body).await;
     };
     let (tenant, stream) = (&*attempt.lane.tenant, &*attempt.lane.stream);
     let departure = Departure { domain, tenant, stream, octets: entry.size };
     let pass = pace.admit(departure, system.world.clock.now())?;
-    let statuses = leased(system, attempt, entry, body).await?;
+    let statuses = leased(system, attempt, recipients, entry, body).await?;
     let now = system.world.clock.now();
     for status in &statuses {
         pace.observe(departure, status, now);
@@ -200,12 +221,13 @@ async fn shaped(
 async fn leased(
     system: &System,
     attempt: &Attempt,
+    recipients: &[usize],
     entry: &Entry,
     body: Message,
 ) -> Result<Vec<DeliveryStatus>, NotNow> {
     tokio::select! {
         biased;
-        statuses = deliver(system, attempt, entry, body) => Ok(statuses),
+        statuses = deliver(system, attempt, recipients, entry, body) => Ok(statuses),
         () = system.leases.ended(system) => {
             let until = system.world.clock.now() + system.settings.spool_pause;
             Err(NotNow { until, because: "the lease ended before the attempt did".into() })
@@ -213,18 +235,23 @@ async fn leased(
     }
 }
 
-/// One status for each of the attempt's recipients. What the spool says has ended is not attempted again, whatever
+/// One status for each of these recipients. What the spool says has ended is not attempted again, whatever
 /// the scheduler knew; its status counts for nothing.
-async fn deliver(system: &System, attempt: &Attempt, entry: &Entry, body: Message) -> Vec<DeliveryStatus> {
+async fn deliver(
+    system: &System,
+    attempt: &Attempt,
+    asked: &[usize],
+    entry: &Entry,
+    body: Message,
+) -> Vec<DeliveryStatus> {
     let is_pending = |index: &usize| entry.progress.get(*index).is_some_and(|progress| progress.is_pending());
-    let recipients: Vec<Recipient> = attempt
-        .recipients
+    let recipients: Vec<Recipient> = asked
         .iter()
         .filter(|index| is_pending(index))
         .filter_map(|index| entry.envelope.recipients.get(*index).cloned())
         .collect();
     let envelope = Envelope {
-        reverse_path: entry.envelope.reverse_path.clone(),
+        reverse_path: return_path(system, entry, &body),
         recipients,
         options: entry.envelope.options.clone(),
     };
@@ -243,7 +270,7 @@ async fn deliver(system: &System, attempt: &Attempt, entry: &Entry, body: Messag
     };
     let mut statuses = statuses.into_iter();
     let status = |index: &usize| if is_pending(index) { statuses.next() } else { Some(expired(clock.now())) };
-    attempt.recipients.iter().map_while(status).collect()
+    asked.iter().map_while(status).collect()
 }
 
 /// Makes what an attempt brought durable, together with the notifications about it, and tells of it.
@@ -360,7 +387,10 @@ async fn notices(
         // The chunks are as large as the composer takes, so that it has nothing to refuse.
         let Ok(Some(dsn)) = system.composer.compose(sender, original, fates, &dsn_id, now) else { continue };
         let lifetime = system.settings.retry_policy().lifetime;
-        let entry = Entry::new(id, dsn.envelope, octets(&dsn.message), now, lifetime);
+        // Above its rate it waits, as durable as the others.
+        let slot = system.storm.slot(sender, now);
+        let mut entry = Entry::new(id, dsn.envelope, octets(&dsn.message), slot, lifetime);
+        entry.created = now;
         notices.push(Notice { entry, body: dsn.message });
     }
     Ok(notices)
@@ -421,6 +451,11 @@ fn tell_outcomes(system: &System, id: SpoolId, entry: &Entry, reports: &[Report]
         let status = &last_status(entry, report, now);
         let attempts = entry.progress.get(report.recipient).map_or(0, |progress| progress.attempts);
         let after = now.since(entry.created);
+        if let (Some(feedback), ReportEvent::Delivered | ReportEvent::Relayed | ReportEvent::Failed) =
+            (&system.feedback, report.event)
+        {
+            feedback.ended(entry, recipient, status, now, &system.observers);
+        }
         system.observers.tell(match report.event {
             ReportEvent::Delivered | ReportEvent::Relayed => {
                 Event::Delivered { id, recipient, status, after, attempts }

@@ -34,13 +34,20 @@ pub type RecipientCheck = dyn Fn(&Mailbox) -> Result<(), Refusal> + Send + Sync;
 pub struct Relay {
     trusted: Arc<Trusts>,
     domains: Vec<Domain>,
+    /// Domains of ours that strangers may not write to here.
+    inside: Vec<Domain>,
     recipients: Arc<RecipientCheck>,
 }
 
 impl Relay {
     /// Refuses everything.
     pub fn nobody() -> Relay {
-        Relay { trusted: Arc::new(|_| false), domains: Vec::new(), recipients: Arc::new(|_| Ok(())) }
+        Relay {
+            trusted: Arc::new(|_| false),
+            domains: Vec::new(),
+            inside: Vec::new(),
+            recipients: Arc::new(|_| Ok(())),
+        }
     }
 
     /// Lets those addresses send anywhere. An IPv4 address mapped into IPv6 is asked about as IPv4.
@@ -54,6 +61,14 @@ impl Relay {
     #[must_use]
     pub fn accept_for(mut self, domains: impl IntoIterator<Item = Domain>) -> Relay {
         self.domains.extend(domains);
+        self
+    }
+
+    /// Asks about recipients of these domains, too, when those who may send anywhere write to them: a listener for
+    /// submission does not take mail from strangers, and refuses unknown recipients all the same.
+    #[must_use]
+    pub fn inside(mut self, domains: impl IntoIterator<Item = Domain>) -> Relay {
+        self.inside.extend(domains);
         self
     }
 
@@ -82,7 +97,10 @@ impl Relay {
             return (self.recipients)(recipient);
         }
         if self.trusts(peer) {
-            return Ok(());
+            return match recipient.host() {
+                Host::Domain(domain) if self.inside.contains(domain) => (self.recipients)(recipient),
+                _ => Ok(()),
+            };
         }
         Err(Refusal::known(550, EnhancedStatus::known(5, 7, 1), "Relaying denied: not a domain of ours"))
     }

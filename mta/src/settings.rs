@@ -22,6 +22,9 @@ pub struct Settings {
     pub queued: usize,
     /// Received fields that a message may have: 50; one more and it is refused with 554 5.4.6 (RFC 5321 6.3).
     pub hops: usize,
+    /// Notifications that one sender gets at once, and in each hour after that: 100; 0 is no limit. Those above it are
+    /// queued and sent when their time comes.
+    pub notifications_per_hour: u64,
     /// How long running attempts may take when the system is told to stop: 5 s.
     pub drain_timeout: Duration,
     /// How long to leave the spool alone after it failed: 5 s.
@@ -60,6 +63,7 @@ impl Default for Settings {
             connections_per_site: 10,
             queued: 1_000_000,
             hops: 50,
+            notifications_per_hour: 100,
             drain_timeout: Duration::from_secs(5),
             spool_pause: Duration::from_secs(5),
             route_cache: Duration::from_secs(600),

@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 
 use crate::delivery::Delivery;
 use crate::event::Observers;
+use crate::feedback::Feedback;
 use crate::leases::Leases;
+use crate::storm::Storm;
 use crate::{Event, MessagePolicy, Pace, Settings};
 
 pub(crate) struct System {
@@ -25,8 +27,10 @@ pub(crate) struct System {
     pub(crate) observers: Observers,
     pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
     pub(crate) pace: Option<Arc<dyn Pace>>,
+    pub(crate) feedback: Option<Arc<Feedback>>,
     pub(crate) settings: Settings,
     pub(crate) leases: Leases,
+    pub(crate) storm: Storm,
 }
 
 /// What a [`System`] is made of.
@@ -40,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) observers: Observers,
     pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
     pub(crate) pace: Option<Arc<dyn Pace>>,
+    pub(crate) feedback: Option<Arc<Feedback>>,
     pub(crate) settings: Settings,
 }
 
@@ -56,8 +61,10 @@ impl System {
             observers,
             policies,
             pace,
+            feedback,
             settings,
         } = parts;
+        let storm = Storm::new(settings.notifications_per_hour);
         let (scheduler, wake) = (Mutex::new(scheduler), Notify::new());
         let leases = Leases::new(spool.lease(), world.clock.mono());
         System {
@@ -73,7 +80,9 @@ impl System {
             observers,
             policies,
             pace,
+            feedback,
             settings,
+            storm,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal;
 
+use postwright::bounce::suppress::Reason;
+use postwright::feedback::FeedbackEvent;
 use postwright::{Event, Observer};
 
 /// Starts logging to stderr; `RUST_LOG` chooses how much.
@@ -44,9 +46,32 @@ impl Observer for Events {
             Event::Cancelled { id, recipient } => line!(warn, %id, to = %recipient, "cancelled"),
             Event::Notified { id, about, to } => line!(info, %id, %about, %to, "notification queued"),
             Event::Unnotified { about } => line!(warn, %about, "nobody to notify"),
+            Event::Feedback(told) => feedback(told),
             Event::SpoolFailed { doing, error } => line!(error, doing, error, "the spool failed"),
             Event::Damaged { what } => line!(error, what, "a record is damaged and set aside"),
             Event::Loaded { messages, damaged } => line!(info, messages, damaged, "queue loaded"),
         }
+    }
+}
+
+/// What came back, in words.
+fn feedback(told: &FeedbackEvent) {
+    macro_rules! line {
+        ($level:ident, $($field:tt)*) => { tracing::$level!(target: "postwright::mail", $($field)*) };
+    }
+    match told {
+        FeedbackEvent::Returned { about, tenant, stream, recipient, verdict, suppressed } => {
+            let (category, permanence, hard) = (verdict.category, verdict.permanence, verdict.hard);
+            let suppressed = suppressed.map(Reason::as_str);
+            line!(warn, %about, %tenant, %stream, to = %recipient, %category, %permanence, hard, ?suppressed, "came back");
+        }
+        FeedbackEvent::Suppressed { about, recipient, reason } => {
+            line!(warn, %about, to = %recipient, reason = reason.as_str(), "suppressed");
+        }
+        FeedbackEvent::Ignored(why) => line!(info, ?why, "ignored what came to the bounce domain"),
+        FeedbackEvent::Alert { key, sums, level } => {
+            line!(warn, tenant = %key.tenant, stream = %key.stream, provider = %key.provider, ?sums, ?level, "a rate is high");
+        }
+        other => line!(info, ?other, "feedback"),
     }
 }

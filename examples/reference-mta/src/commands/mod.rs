@@ -11,6 +11,7 @@ mod dkim;
 mod dmarc;
 mod dns;
 mod doctor;
+mod feedback;
 pub(crate) mod output;
 mod report;
 mod send;

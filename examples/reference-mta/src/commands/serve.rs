@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{Failure, output};
+use crate::config::feedback::Recipients;
 use crate::config::{Config, Dmarc, Listener, Network, Role, SmartHost};
 use crate::{certificate, log, signals};
 
@@ -96,6 +97,7 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
     let spool = crate::storage::open(&config, clock.clone()).await?;
     let (mta, reports) = assemble(&config, clock.clone(), metrics.clone(), spool)?;
     let budget = Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
+    let recipients = config.relay.recipients.as_deref().map(Recipients::load).transpose()?.map(Arc::new);
     let mut servers = Vec::new();
     for listener in &config.listen {
         let cannot = |error| Failure::new(format!("cannot listen on {}: {error}", listener.address));
@@ -103,7 +105,7 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
         let local = socket.local_addr().map_err(cannot)?;
         let mut settings = server_config(&config, listener)?;
         settings.budget = budget.clone();
-        let intake = mta.intake_with(relay(&config, listener.role));
+        let intake = mta.intake_with(relay(&config, listener.role, recipients.as_ref()));
         let server = Server::new(settings, clock.clone(), intake);
         servers.push((server, socket, local));
     }
@@ -184,11 +186,15 @@ fn assemble(
             settings.connections_per_site = config.delivery.connections_per_site;
             settings.queued = config.limits.queued;
             settings.drain_timeout = config.limits.drain;
+            settings.notifications_per_hour = config.feedback.notifications_per_hour;
         })
         .observer(metrics)
         .observer(Arc::new(log::Events));
     for policy in policies {
         builder = builder.policy(policy);
+    }
+    if let Some(feedback) = super::feedback::assemble(&config.feedback)? {
+        builder = builder.feedback(feedback);
     }
     if let Some(rules) = &config.delivery.shaping {
         let shaper =
@@ -217,12 +223,17 @@ fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
 }
 
 /// Who may send to whom through a listener of this role.
-fn relay(config: &Config, role: Role) -> Relay {
+fn relay(config: &Config, role: Role, recipients: Option<&Arc<Recipients>>) -> Relay {
     let networks = config.relay.from.clone();
     let ours = Relay::nobody().trust(move |ip| networks.iter().any(|network| network.contains(ip)));
-    match role {
-        Role::Mx => ours.accept_for(config.relay.domains.iter().cloned()),
-        Role::Relay => ours,
+    let domains = config.relay.domains.iter().cloned();
+    let ours = match role {
+        Role::Mx => ours.accept_for(domains),
+        Role::Relay => ours.inside(domains),
+    };
+    match recipients.cloned() {
+        Some(recipients) => ours.check_recipients(move |mailbox| recipients.check(mailbox)),
+        None => ours,
     }
 }
 

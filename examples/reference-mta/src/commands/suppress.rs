@@ -1,27 +1,30 @@
-//! `postwright suppress`: a list of addresses that get no more mail, in a CSV file.
+//! `postwright suppress`: the list of addresses that get no more mail, in the folder that a server keeps it in.
 //!
-//! The file is read whole and written whole, by way of a second file that takes its place: a crash leaves the old list or the new
-//! one. Two commands at once may lose one's change; a running server keeps its own list.
+//! The list is the one of `[feedback] store`. One process has it open: while a server runs on it, the commands say so and change
+//! nothing. A change is on the disk before the command says that it is done.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use postwright_bounce::suppress::{
-    CSV_HEADER, Entry, MemorySuppressions, Reason, Scope, Suppressions, from_csv, to_csv,
-};
+use postwright::feedback::FeedbackStore;
+use postwright_bounce::suppress::{CSV_HEADER, Entry, Reason, Scope, Suppressions, from_csv, to_csv};
 use postwright_core::{Clock, Mailbox, SystemClock, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Failure, output};
+use crate::config::Config;
 
 /// `postwright suppress ...`.
 #[derive(Args)]
 pub(crate) struct Suppress {
-    /// The list.
-    #[arg(long, value_name = "FILE", default_value = "suppressions.csv", global = true)]
-    file: PathBuf,
+    /// The folder of the list; made by the first command that changes it.
+    #[arg(long, value_name = "DIR", default_value = "suppressions", global = true)]
+    store: PathBuf,
+    /// The list of the server with this configuration file instead.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "store")]
+    config: Option<PathBuf>,
     /// The customer whose list it is.
     #[arg(long, default_value = "default", global = true)]
     tenant: String,
@@ -72,13 +75,13 @@ enum SuppressCommand {
     Export,
 }
 
+/// Entries read or printed at a time.
+const PAGE: usize = 1000;
+
 impl Suppress {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let now = SystemClock::new().now();
-        let list = MemorySuppressions::new();
-        if self.file.exists() {
-            load(&list, &self.file)?;
-        }
+        let list = FeedbackStore::open(&self.folder()?).map_err(Failure::new)?;
         let scope =
             Scope { tenant: self.tenant.as_str().into(), stream: self.stream.as_deref().map(Into::into) };
         match &self.command {
@@ -89,29 +92,20 @@ impl Suppress {
                 let until = days
                     .map(|days| Timestamp::from_secs(now.secs().saturating_add(days.saturating_mul(86_400))));
                 for address in mailboxes(addresses)? {
-                    let address = address.to_string().into();
-                    list.add(Entry {
-                        address,
-                        scope: scope.clone(),
-                        reason,
-                        since: now,
-                        until,
-                        note: note.as_str().into(),
-                    });
+                    let (address, scope) = (address.to_string().into(), scope.clone());
+                    list.add(Entry { address, scope, reason, since: now, until, note: note.as_str().into() });
                 }
-                save(&list, &self.file)?;
-                output::json(&json!({"added": addresses.len(), "entries": list.len()}))?;
+                changed(&list, "added", addresses.len())?;
             }
             SuppressCommand::Remove { addresses } => {
-                let removed = addresses.iter().filter(|address| list.remove(&scope, address)).count();
-                save(&list, &self.file)?;
-                output::json(&json!({"removed": removed, "entries": list.len()}))?;
+                let addresses = mailboxes(addresses)?;
+                let removed =
+                    addresses.iter().filter(|address| list.remove(&scope, &address.to_string())).count();
+                changed(&list, "removed", removed)?;
             }
-            SuppressCommand::List => {
-                for entry in all(&list).iter().filter(|entry| entry.scope.tenant == scope.tenant) {
-                    output::json(&show(entry))?;
-                }
-            }
+            SuppressCommand::List => each(&list, |entry| {
+                if entry.scope.tenant == scope.tenant { output::json(&show(entry)) } else { Ok(()) }
+            })?,
             SuppressCommand::Check { addresses } => {
                 for address in mailboxes(addresses)? {
                     let entry = list.check(&self.tenant, self.stream.as_deref(), &address, now);
@@ -123,14 +117,48 @@ impl Suppress {
                 }
             }
             SuppressCommand::Import { from } => {
-                let before = list.len();
-                load(&list, from)?;
-                save(&list, &self.file)?;
-                output::json(&json!({"added": list.len() - before, "entries": list.len()}))?;
+                let before = list.count().map_err(Failure::new)?;
+                import(&list, from)?;
+                let added = list.count().map_err(Failure::new)?.saturating_sub(before);
+                changed(&list, "added", added)?;
             }
-            SuppressCommand::Export => output::text(&csv(&list))?,
+            SuppressCommand::Export => {
+                let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+                let fail = |error: std::io::Error| Failure::new(format!("stdout: {error}"));
+                writeln!(out, "{CSV_HEADER}").map_err(fail)?;
+                each(&list, |entry| writeln!(out, "{}", to_csv(entry)).map_err(fail))?;
+                out.flush().map_err(fail)?;
+            }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        let Some(file) = &self.config else { return Ok(self.store.clone()) };
+        Config::load(file)?.feedback.store.ok_or_else(|| {
+            Failure::new(format!("{}: there is no feedback.store: this server keeps no list", file.display()))
+        })
+    }
+}
+
+/// Makes a change durable, then says so.
+fn changed(list: &FeedbackStore, what: &str, count: usize) -> Result<(), Failure> {
+    list.sync().map_err(Failure::new)?;
+    let entries = list.count().map_err(Failure::new)?;
+    output::json(&json!({what: count, "entries": entries}))
+}
+
+/// Walks through the list a page at a time.
+fn each(list: &FeedbackStore, mut take: impl FnMut(&Entry) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut last: Option<Entry> = None;
+    loop {
+        let after = last.as_ref().map(|entry| (&*entry.address, &entry.scope));
+        let page = list.list(after, PAGE);
+        page.iter().try_for_each(&mut take)?;
+        match page.into_iter().next_back() {
+            Some(entry) => last = Some(entry),
+            None => return Ok(()),
+        }
     }
 }
 
@@ -153,41 +181,21 @@ fn show(entry: &Entry) -> Value {
     })
 }
 
-fn all(list: &MemorySuppressions) -> Vec<Entry> {
-    list.list(None, usize::MAX)
-}
-
-fn csv(list: &MemorySuppressions) -> String {
-    let mut text = format!("{CSV_HEADER}\n");
-    for entry in all(list) {
-        text.push_str(&to_csv(&entry));
-        text.push('\n');
-    }
-    text
-}
-
-fn load(list: &MemorySuppressions, path: &Path) -> Result<(), Failure> {
+/// All lines or none: a list that is half imported is a list that nobody knows.
+fn import(list: &FeedbackStore, path: &Path) -> Result<(), Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
     let reader: Box<dyn BufRead> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {
-        Box::new(std::io::BufReader::new(std::fs::File::open(path).map_err(|error| fail(&error))?))
+        Box::new(BufReader::new(std::fs::File::open(path).map_err(|error| fail(&error))?))
     };
+    let mut entries = Vec::new();
     for (i, line) in reader.lines().enumerate() {
         let line = line.map_err(|error| fail(&error))?;
-        if line.trim().is_empty() || line.trim_end() == CSV_HEADER {
-            continue;
+        if !line.trim().is_empty() && line.trim_end() != CSV_HEADER {
+            entries.push(from_csv(&line, i + 1).map_err(|error| fail(&error))?);
         }
-        list.add(from_csv(&line, i + 1).map_err(|error| fail(&error))?);
     }
+    entries.into_iter().for_each(|entry| list.add(entry));
     Ok(())
-}
-
-fn save(list: &MemorySuppressions, path: &Path) -> Result<(), Failure> {
-    let fail = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = std::fs::File::create(&beside).map_err(fail)?;
-    file.write_all(csv(list).as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
-    std::fs::rename(&beside, path).map_err(fail)
 }

@@ -6,6 +6,7 @@
 //! Not here: what the values do (serve.rs hands them to the library).
 
 mod complaint;
+pub(crate) mod feedback;
 mod network;
 mod reports;
 mod schema;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use postwright_core::Domain;
 
 pub(crate) use network::Network;
-pub(crate) use schema::{Config, DEFAULT_TEXT, Dmarc, Listener, Role, SmartHost};
+pub(crate) use schema::{Config, DEFAULT_TEXT, Dmarc, Feedback as FeedbackConfig, Listener, Role, SmartHost};
 
 use crate::commands::Failure;
 
@@ -60,6 +61,7 @@ impl Config {
                 .to_owned());
         }
         self.check_destinations()?;
+        self.feedback.check()?;
         self.check_limits()?;
         self.reports.check(self.authentication.check)?;
         self.retry.check()

@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) reports: Reports,
     pub(crate) dkim: Vec<DkimKey>,
     pub(crate) route: Vec<RouteTo>,
+    pub(crate) feedback: Feedback,
 }
 
 impl Default for Config {
@@ -52,6 +53,34 @@ impl Default for Config {
             reports: Reports::default(),
             dkim: Vec::new(),
             route: Vec::new(),
+            feedback: Feedback::default(),
+        }
+    }
+}
+
+/// What comes back about mail that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Feedback {
+    pub(crate) store: Option<PathBuf>,
+    #[serde(deserialize_with = "from_text_maybe")]
+    pub(crate) domain: Option<Domain>,
+    pub(crate) keys: Option<PathBuf>,
+    #[serde(deserialize_with = "from_span")]
+    pub(crate) hold: Duration,
+    pub(crate) complaints: Vec<String>,
+    pub(crate) notifications_per_hour: u64,
+}
+
+impl Default for Feedback {
+    fn default() -> Self {
+        Feedback {
+            store: None,
+            domain: None,
+            keys: None,
+            hold: Duration::from_secs(30 * 86_400),
+            complaints: ["fbl", "abuse", "postmaster"].map(str::to_owned).to_vec(),
+            notifications_per_hour: 100,
         }
     }
 }
@@ -168,13 +197,18 @@ pub(crate) struct Relay {
     pub(crate) from: Vec<Network>,
     #[serde(deserialize_with = "from_texts")]
     pub(crate) domains: Vec<Domain>,
+    pub(crate) recipients: Option<PathBuf>,
 }
 
 impl Default for Relay {
     /// Loopback only.
     fn default() -> Self {
         let network = |text: &str| text.parse().expect("a literal network");
-        Relay { from: vec![network("127.0.0.0/8"), network("::1/128")], domains: Vec::new() }
+        Relay {
+            from: vec![network("127.0.0.0/8"), network("::1/128")],
+            domains: Vec::new(),
+            recipients: None,
+        }
     }
 }
 
@@ -302,6 +336,10 @@ impl Default for Limits {
 /// `Domain`s, through their `FromStr`.
 fn from_text<'de, D: Deserializer<'de>>(input: D) -> Result<Domain, D::Error> {
     parse(&String::deserialize(input)?)
+}
+
+fn from_text_maybe<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Domain>, D::Error> {
+    parse(&String::deserialize(input)?).map(Some)
 }
 
 fn from_texts<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Domain>, D::Error> {
