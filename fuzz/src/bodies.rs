@@ -3,6 +3,9 @@
 //!
 //! Not here: inputs (`corpus/NAME`), and who calls (`main.rs` under libFuzzer, testkit/tests/fuzz_corpus.rs without).
 
+#[path = "smtp.rs"]
+mod smtp;
+
 use std::sync::Arc;
 
 use postwright_bounce::fuzzing;
@@ -48,6 +51,20 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("report", report),
     ("spool_entry", spool_entry),
     ("shaping_rules", shaping_rules),
+    ("client_session", smtp::client_session),
+    ("pair", smtp::pair),
+    ("bdat", smtp::bdat),
+    ("parameters", smtp::parameters),
+    ("sasl_login", smtp::sasl_login),
+    ("sasl_plain", smtp::sasl_plain),
+    ("sasl_cram_md5", smtp::sasl_cram_md5),
+    ("sasl_scram_sha1", smtp::sasl_scram_sha1),
+    ("sasl_scram_sha256", smtp::sasl_scram_sha256),
+    ("sasl_scram_sha1_plus", smtp::sasl_scram_sha1_plus),
+    ("sasl_scram_sha256_plus", smtp::sasl_scram_sha256_plus),
+    ("sasl_xoauth2", smtp::sasl_xoauth2),
+    ("sasl_oauthbearer", smtp::sasl_oauthbearer),
+    ("sasl_external", smtp::sasl_external),
     ("bounce_mail", fuzzing::mail),
     ("bounce_status", fuzzing::delivery_status),
     ("bounce_complaint", fuzzing::complaint),
