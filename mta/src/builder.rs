@@ -15,7 +15,9 @@ use crate::feedback::Feedback;
 use crate::intake::Intake;
 use crate::pipeline::{self, Arrival};
 use crate::system::{Parts, System};
-use crate::{MessagePolicy, Observer, Pace, Relay, Routes, Settings, dispatch};
+#[cfg(feature = "tls-reports")]
+use crate::tls_reports::TlsReports;
+use crate::{MessagePolicy, Observer, Pace, Relay, Routes, Settings, TlsWatch, dispatch, upkeep};
 
 /// Collects the parts of an [`Mta`].
 #[must_use = "call build()"]
@@ -30,6 +32,9 @@ pub struct Builder {
     observers: Observers,
     policies: Vec<Arc<dyn MessagePolicy>>,
     sts: Option<MtaSts>,
+    watch: Option<Arc<dyn TlsWatch>>,
+    #[cfg(feature = "tls-reports")]
+    reports: Option<Arc<TlsReports>>,
     pace: Option<Arc<dyn Pace>>,
     feedback: Option<Arc<Feedback>>,
     settings: Settings,
@@ -87,6 +92,20 @@ impl Builder {
         self
     }
 
+    /// Tells someone of TLS on the way to other domains. There is one listener: its reports (RFC 8460) are one.
+    pub fn tls_watch(mut self, watch: Arc<dyn TlsWatch>) -> Builder {
+        self.watch = Some(watch);
+        self
+    }
+
+    /// Reports to other domains how TLS with them went (RFC 8460). Without it nothing is counted.
+    #[cfg(feature = "tls-reports")]
+    pub fn tls_reports(mut self, reports: Arc<TlsReports>) -> Builder {
+        self.watch = Some(reports.clone());
+        self.reports = Some(reports);
+        self
+    }
+
     /// Adds a word on whole messages: it is asked after those that were added before.
     pub fn policy(mut self, policy: Arc<dyn MessagePolicy>) -> Builder {
         self.policies.push(policy);
@@ -106,6 +125,9 @@ impl Builder {
             observers,
             policies,
             sts,
+            watch,
+            #[cfg(feature = "tls-reports")]
+            reports,
             pace,
             feedback,
             settings,
@@ -119,7 +141,8 @@ impl Builder {
         let postmaster =
             Mailbox::quote("postmaster", hostname.clone()).expect("a short local part at a domain");
         let composer = Composer::new(hostname.clone(), postmaster);
-        let delivery = Delivery::new(client, routes, world.clone(), client_config, sts, settings.connections);
+        let delivery = Delivery::new(client, routes, world.clone(), client_config, sts, settings.connections)
+            .with_watch(watch);
         let parts = Parts {
             hostname,
             world,
@@ -134,7 +157,12 @@ impl Builder {
             feedback,
             settings,
         };
-        Mta { system: Arc::new(System::new(parts)), relay }
+        Mta {
+            system: Arc::new(System::new(parts)),
+            relay,
+            #[cfg(feature = "tls-reports")]
+            reports,
+        }
     }
 }
 
@@ -145,6 +173,8 @@ impl Builder {
 pub struct Mta {
     system: Arc<System>,
     relay: Relay,
+    #[cfg(feature = "tls-reports")]
+    reports: Option<Arc<TlsReports>>,
 }
 
 impl Mta {
@@ -161,6 +191,9 @@ impl Mta {
             observers: Observers::default(),
             policies: Vec::new(),
             sts: None,
+            watch: None,
+            #[cfg(feature = "tls-reports")]
+            reports: None,
             pace: None,
             feedback: None,
             settings: Settings::default(),
@@ -195,7 +228,21 @@ impl Mta {
     /// Reads the queue and delivers until `stop` resolves; then finishes what is running, for at most
     /// [`Settings::drain_timeout`]. Run it once.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
-        dispatch::run(self.system.clone(), stop).await;
+        tokio::select! {
+            biased;
+            () = dispatch::run(self.system.clone(), stop) => {}
+            () = upkeep::run(self) => {}
+        }
+        upkeep::close(self).await;
+    }
+
+    pub(crate) fn system(&self) -> &System {
+        &self.system
+    }
+
+    #[cfg(feature = "tls-reports")]
+    pub(crate) fn reports(&self) -> Option<&TlsReports> {
+        self.reports.as_deref()
     }
 
     /// Whether the spool takes mail, and what it knows of itself.

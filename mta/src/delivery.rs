@@ -4,29 +4,34 @@
 //! the client's time-outs. A connection is used again only under the decision that it was opened under, and only
 //! for the domain that decision was made for, unless nobody asks for more than trying.
 //!
-//! Standards: RFC 5321 5.1; RFC 7672 2.2; RFC 8461 5; RFC 8689 4.2.
+//! Standards: RFC 5321 5.1; RFC 7672 2.2; RFC 8461 5; RFC 8689 4.2 and 5; RFC 2033.
 //!
 //! Not here: when and how often (the scheduler), what a status leads to (pipeline.rs), the decision itself
 //! (smtp-client's `policy`).
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use postwright_core::{DeliveryStatus, Domain, Envelope, Host, Message, World};
-use postwright_smtp_client::policy::{self, Attempt, Source, Wishes};
+use postwright_smtp_client::policy::{self, Attempt, Level, Obstacle, Source, Wishes};
 use postwright_smtp_client::route::{self, MailHost, Route, Rules};
-use postwright_smtp_client::sts;
-use postwright_smtp_client::{Client, Options, Pool, PoolLimits, is_lost};
-use postwright_smtp_proto::client::{Config as ClientConfig, Report, Transaction};
-
+use postwright_smtp_client::site::SiteName;
+use postwright_smtp_client::sts::{self, Finding, Found, Trouble};
+use postwright_smtp_client::{
+    Client, ConnectError, Connection, Options, Pool, PoolLimits, UnixConnector, Watch, is_lost,
+};
+use postwright_smtp_proto::client::{Config as ClientConfig, Protocol, Report, Transaction};
 use tokio::task::JoinSet;
 
 use crate::routes::{Routes, Via};
+use crate::section::says_tls_required_no;
 
 /// What makes two connections alike: where they lead and how they are protected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     address: SocketAddr,
+    socket: Option<PathBuf>,
     source: Source,
     /// For whom the protection was decided, if it was more than trying.
     decided_for: Option<Host>,
@@ -41,6 +46,24 @@ pub struct MtaSts {
     pub store: Arc<dyn sts::Store>,
 }
 
+/// Is told of TLS on the way to other domains: for reports (RFC 8460). Called from many tasks, so quick.
+pub trait TlsWatch: Send + Sync {
+    /// A connection for mail to `domain` was tried.
+    fn session(
+        &self,
+        domain: &Domain,
+        attempt: &Attempt,
+        sts: &Found,
+        outcome: Result<&Connection, &ConnectError>,
+    );
+
+    /// A mail host of `domain` must not be used.
+    fn obstacle(&self, domain: &Domain, host: &Host, obstacle: &Obstacle, sts: &Found);
+
+    /// The MTA-STS policy that `domain` announces cannot be had.
+    fn trouble(&self, domain: &Domain, trouble: &Trouble);
+}
+
 /// Everything that delivery needs, shared by all attempts.
 pub(crate) struct Delivery {
     client: Client,
@@ -49,6 +72,13 @@ pub(crate) struct Delivery {
     world: World,
     options: Options,
     sts: Option<sts::Finder>,
+    watch: Option<Arc<dyn TlsWatch>>,
+}
+
+/// The servers that may be tried and how.
+struct Plan {
+    attempts: Vec<Attempt>,
+    found: Found,
 }
 
 impl Delivery {
@@ -64,7 +94,12 @@ impl Delivery {
         limits.total = limits.total.min(idle);
         let pool = Pool::new(limits, world.clock.clone());
         let sts = sts.map(|MtaSts { fetch, store }| sts::Finder::new(fetch, store));
-        Delivery { client, pool, routes, world, options: Options::new(config), sts }
+        Delivery { client, pool, routes, world, options: Options::new(config), sts, watch: None }
+    }
+
+    /// The same with someone who is told of TLS.
+    pub(crate) fn with_watch(self, watch: Option<Arc<dyn TlsWatch>>) -> Delivery {
+        Delivery { watch, ..self }
     }
 
     /// How mail for a host travels.
@@ -72,26 +107,50 @@ impl Delivery {
         self.routes.via(destination)
     }
 
+    /// The site of a destination: domains that share their mail hosts share it. `None` if DNS does not say, or the
+    /// domain has no host.
+    pub(crate) async fn site(&self, destination: &Host) -> Option<String> {
+        let via = self.via(destination);
+        if *via != Via::Mx {
+            return Some(via.to_string());
+        }
+        let World { resolver, entropy, .. } = &self.world;
+        // All hosts, since a route that was cut has other hosts each time.
+        let mut rules = self.routes.rules.clone();
+        rules.hosts = rules.records;
+        match route::plan(destination, &**resolver, &**entropy, &rules).await {
+            Route::Hosts(hosts) => Some(SiteName::of(&hosts, &self.routes.providers).to_string()),
+            _ => None,
+        }
+    }
+
     /// Delivers to recipients that all live at `destination`.
     pub(crate) async fn deliver(
         &self,
         destination: &Host,
-        envelope: Envelope,
+        mut envelope: Envelope,
         message: Message,
     ) -> Vec<DeliveryStatus> {
         let recipients = envelope.recipients.len();
-        match self.attempts(destination, envelope.options.require_tls).await {
+        let via = self.via(destination);
+        if matches!(via, Via::LmtpSocket(_)) {
+            // RFC 8689 4.2 is about the way between hosts; this is the last step, inside one.
+            envelope.options.require_tls = false;
+        }
+        let require_tls = envelope.options.require_tls;
+        let tls_optional = !require_tls && says_tls_required_no(&message);
+        match self.plan(destination, via, Wishes { require_tls, tls_optional, ..Wishes::default() }).await {
             Err(status) => vec![*status; recipients],
-            Ok(attempts) => {
-                self.transfer(destination, &attempts, Transaction { envelope, message }).await.statuses
+            Ok(plan) => {
+                self.transfer(destination, via, &plan, Transaction { envelope, message }).await.statuses
             }
         }
     }
 
     /// On an idle connection to the first server that has one, or else on a new one.
-    async fn transfer(&self, destination: &Host, attempts: &[Attempt], transaction: Transaction) -> Report {
-        for attempt in attempts {
-            let key = key(destination, attempt);
+    async fn transfer(&self, destination: &Host, via: &Via, plan: &Plan, transaction: Transaction) -> Report {
+        for attempt in &plan.attempts {
+            let key = key(destination, via, attempt);
             while let Some(mut connection) = self.pool.take(&key).await {
                 let report = connection.deliver(transaction.clone()).await;
                 self.pool.put(&key, connection);
@@ -100,74 +159,108 @@ impl Delivery {
                 }
             }
         }
-        let (report, connection) = self.client.deliver_each(attempts, transaction).await;
+        let client = match via {
+            Via::LmtpSocket(path) => {
+                self.client.clone().with_connector(Arc::new(UnixConnector::new(path.clone())))
+            }
+            _ => self.client.clone(),
+        };
+        let (report, connection) = match (&self.watch, destination) {
+            (Some(watch), Host::Domain(domain)) if *via == Via::Mx => {
+                let told = Told { watch: &**watch, domain, found: &plan.found };
+                client.deliver_watched(&plan.attempts, transaction, &told).await
+            }
+            _ => client.deliver_each(&plan.attempts, transaction).await,
+        };
         if let Some(connection) = connection {
             let target = connection.target();
-            if let Some(attempt) = attempts.iter().find(|attempt| attempt.target == *target) {
-                self.pool.put(&key(destination, attempt), connection);
+            if let Some(attempt) = plan.attempts.iter().find(|attempt| attempt.target == *target) {
+                self.pool.put(&key(destination, via, attempt), connection);
             }
         }
         report
     }
 
     /// The servers that may be tried and how, or what it means that there are none.
-    async fn attempts(
-        &self,
-        destination: &Host,
-        require_tls: bool,
-    ) -> Result<Vec<Attempt>, Box<DeliveryStatus>> {
+    async fn plan(&self, destination: &Host, via: &Via, wishes: Wishes) -> Result<Plan, Box<DeliveryStatus>> {
         let World { resolver, entropy, clock } = &self.world;
         let rules = &self.routes.rules;
-        let (route, port, level) = match self.via(destination) {
+        // A host that the operator named may well be private, or this machine.
+        let mut open = Rules::default();
+        open.family = rules.family;
+        let (route, port, level) = match via {
             Via::Mx => {
                 let route = route::plan(destination, &**resolver, &**entropy, rules).await;
                 (route, self.routes.mx_port, self.routes.tls)
             }
-            Via::SmartHost { host, port, tls } => {
-                // A smart host is named by the operator: it may well be private, or this machine.
-                let mut open = Rules::default();
-                open.family = rules.family;
+            Via::SmartHost { host, port, tls } | Via::Lmtp { host, port, tls } => {
                 (route::plan_host(host, &**resolver, &**entropy, &open).await, *port, *tls)
+            }
+            Via::LmtpSocket(_) => {
+                let here = UnixConnector::target();
+                let route = route::plan_host(&here.host, &**resolver, &**entropy, &open).await;
+                (route, here.address.port(), Level::Never)
             }
         };
         if let Some(status) = route.failure(clock.now()) {
             return Err(Box::new(status));
         }
-        let Route::Hosts(hosts) = route else { return Ok(Vec::new()) };
-        let wishes = Wishes { level, require_tls, ..Wishes::default() };
-        self.decide(destination, &hosts, port, wishes).await
+        let Route::Hosts(hosts) = route else {
+            return Ok(Plan { attempts: Vec::new(), found: Found::None });
+        };
+        self.decide(destination, via, &hosts, port, Wishes { level, ..wishes }).await
     }
 
     /// The TLS policy of each host.
     async fn decide(
         &self,
         destination: &Host,
+        via: &Via,
         hosts: &[MailHost],
         port: u16,
         wishes: Wishes,
-    ) -> Result<Vec<Attempt>, Box<DeliveryStatus>> {
+    ) -> Result<Plan, Box<DeliveryStatus>> {
         let resolver = &*self.world.resolver;
-        let via = self.via(destination);
         let named = match via {
             Via::Mx => destination.domain(),
-            Via::SmartHost { host, .. } => host.domain(),
+            Via::SmartHost { host, .. } | Via::Lmtp { host, .. } => host.domain(),
+            Via::LmtpSocket(_) => None,
         };
         // Nothing is published for an address: only what is configured counts.
         let nowhere: Domain = "invalid".parse().expect("a literal domain");
         let domain = named.unwrap_or(&nowhere);
-        let found = match (&self.sts, via, named) {
+        let Finding { found, trouble } = match (&self.sts, via, named) {
             (Some(finder), Via::Mx, Some(domain)) => {
-                finder.find(domain, resolver, self.world.clock.now()).await.found
+                finder.find(domain, resolver, self.world.clock.now()).await
             }
-            _ => sts::Found::None,
+            _ => Finding::NONE,
         };
+        let mut options = self.options.clone();
+        if matches!(via, Via::Lmtp { .. } | Via::LmtpSocket(_)) {
+            let mut session = ClientConfig::clone(&options.session);
+            session.protocol = Protocol::Lmtp;
+            options.session = Arc::new(session);
+        }
         let (attempts, obstacles) =
-            policy::attempts(domain, hosts, port, wishes, &self.options, &found, resolver).await;
+            policy::attempts(domain, hosts, port, wishes, &options, &found, resolver).await;
+        if let (Some(watch), Via::Mx) = (&self.watch, via) {
+            trouble.iter().for_each(|trouble| watch.trouble(domain, trouble));
+            obstacles.iter().for_each(|(host, obstacle)| watch.obstacle(domain, host, obstacle, &found));
+        }
         match obstacles.into_iter().next() {
             Some((_, obstacle)) if attempts.is_empty() => {
                 Err(Box::new(obstacle.status(self.world.clock.now())))
             }
-            _ => Ok(attempts),
+            _ => Ok(Plan { attempts, found }),
+        }
+    }
+
+    /// Fetches MTA-STS policies again that are a day old.
+    pub(crate) async fn refresh_policies(&self) {
+        if let Some(finder) = &self.sts
+            && let Err(why) = finder.refresh(self.world.clock.now()).await
+        {
+            tracing::warn!(%why, "MTA-STS policies were not refreshed");
         }
     }
 
@@ -181,8 +274,25 @@ impl Delivery {
     }
 }
 
-fn key(destination: &Host, attempt: &Attempt) -> Key {
+/// Tells of the connections of one delivery.
+struct Told<'a> {
+    watch: &'a dyn TlsWatch,
+    domain: &'a Domain,
+    found: &'a Found,
+}
+
+impl Watch for Told<'_> {
+    fn tried(&self, attempt: &Attempt, outcome: Result<&Connection, &ConnectError>) {
+        self.watch.session(self.domain, attempt, self.found, outcome);
+    }
+}
+
+fn key(destination: &Host, via: &Via, attempt: &Attempt) -> Key {
     let source = attempt.decision.source;
     let decided_for = (source != Source::Opportunistic).then(|| destination.clone());
-    Key { address: attempt.target.address, source, decided_for }
+    let socket = match via {
+        Via::LmtpSocket(path) => Some(path.clone()),
+        _ => None,
+    };
+    Key { address: attempt.target.address, socket, source, decided_for }
 }

@@ -17,13 +17,14 @@ use tokio::time::{interval, sleep, timeout};
 use crate::Event;
 use crate::leases;
 use crate::pipeline;
-use crate::routes::Via;
 use crate::system::System;
 
 /// How often idle connections are looked at.
 const TIDY: Duration = Duration::from_secs(5);
 /// No timer is shorter: it would only spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// How long a domain that DNS says nothing of is taken for a site of its own.
+const UNROUTED: Duration = Duration::from_secs(60);
 /// What an exclusive spool is asked for, a page at a time.
 const EVERYTHING: Want = Want { limit: 1000, horizon: Duration::MAX };
 
@@ -97,7 +98,10 @@ fn start_due(system: &Arc<System>, tasks: &mut JoinSet<()>) -> Option<Timestamp>
         let now = system.world.clock.now();
         let next = system.scheduler().poll(now);
         match next {
-            Next::Route(query) => route(system, &query),
+            Next::Route(query) => {
+                let system = system.clone();
+                tasks.spawn(async move { route(&system, &query).await });
+            }
             Next::Attempt(attempt) => {
                 let system = system.clone();
                 tasks.spawn(async move {
@@ -116,15 +120,17 @@ fn start_due(system: &Arc<System>, tasks: &mut JoinSet<()>) -> Option<Timestamp>
     None
 }
 
-/// A smart host is one site for all its domains; otherwise each domain is its own.
-fn route(system: &System, query: &RouteQuery) {
-    let name = match system.delivery.via(&query.lane.host) {
-        Via::Mx => query.lane.host.to_string(),
-        Via::SmartHost { host, port, .. } => format!("{host}:{port}"),
+/// Finds out to which site a lane's mail goes. Where DNS does not say, the domain is a site of its own for a short
+/// time; the attempt finds out what that means for its messages.
+async fn route(system: &System, query: &RouteQuery) {
+    let host = &query.lane.host;
+    let (name, known_for) = match system.delivery.site(host).await {
+        Some(name) => (name, system.settings.route_cache),
+        None => (host.to_string(), system.settings.route_cache.min(UNROUTED)),
     };
     let now = system.world.clock.now();
     let site = Site { pool: "".into(), name: name.into() };
-    system.scheduler().routed(query.id, site, now + system.settings.route_cache);
+    system.scheduler().routed(query.id, site, now + known_for);
 }
 
 /// All messages of an exclusive spool go to the scheduler, a page at a time. A shared one is never read as a whole.

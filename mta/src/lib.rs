@@ -65,9 +65,12 @@ mod signing;
 mod storm;
 mod sts_store;
 mod system;
+#[cfg(feature = "tls-reports")]
+mod tls_reports;
+mod upkeep;
 
 pub use builder::{Builder, Mta};
-pub use delivery::MtaSts;
+pub use delivery::{MtaSts, TlsWatch};
 pub use event::{Event, Observer};
 #[cfg(feature = "https")]
 pub use https::HttpsClient;
@@ -83,6 +86,8 @@ pub use settings::{Retry, Settings};
 #[cfg(feature = "authentication")]
 pub use signing::SignOriginated;
 pub use sts_store::FileStore;
+#[cfg(feature = "tls-reports")]
+pub use tls_reports::{TlsReporting, TlsReports, TlsReportsError};
 
 #[cfg(feature = "dkim")]
 #[doc(no_inline)]

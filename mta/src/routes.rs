@@ -1,12 +1,15 @@
-//! Where mail for a host goes: to its MX, or to a smart host.
+//! Where mail for a host goes: to its MX, to a smart host, or to a mail store over LMTP.
 //!
 //! Not here: the look-ups (smtp-client's `route`), retries.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 
 use postwright_core::{Domain, Host};
 use postwright_smtp_client::policy::Level;
 use postwright_smtp_client::route::Rules;
+use postwright_smtp_client::site::Rule as Provider;
 
 /// How mail for one host travels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +25,29 @@ pub enum Via {
         /// What is asked of TLS on the way.
         tls: Level,
     },
+    /// Over LMTP (RFC 2033) to one host: the last step, to where the mailboxes are.
+    Lmtp {
+        /// Its name or address.
+        host: Host,
+        /// Its port; there is none of its own for LMTP, and 25 must not be used (RFC 2033 5).
+        port: u16,
+        /// What is asked of TLS on the way.
+        tls: Level,
+    },
+    /// Over LMTP to a UNIX socket on this machine.
+    LmtpSocket(PathBuf),
+}
+
+/// As a site's name: the same for all domains that go this way.
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Via::Mx => f.write_str("mx"),
+            Via::SmartHost { host, port, .. } => write!(f, "{host}:{port}"),
+            Via::Lmtp { host, port, .. } => write!(f, "lmtp:{host}:{port}"),
+            Via::LmtpSocket(path) => write!(f, "lmtp:{}", path.display()),
+        }
+    }
 }
 
 /// The routes of a system.
@@ -42,6 +68,8 @@ pub struct Routes {
     pub mx_port: u16,
     /// What MX look-ups have to keep to.
     pub rules: Rules,
+    /// Providers by where their mail hosts live: all domains of one are one site.
+    pub providers: Vec<Provider>,
 }
 
 impl Routes {
@@ -53,6 +81,7 @@ impl Routes {
             tls: Level::default(),
             mx_port: 25,
             rules: Rules::default(),
+            providers: Vec::new(),
         }
     }
 

@@ -20,6 +20,18 @@ pub(crate) fn header_section(message: &Message) -> Vec<u8> {
     section
 }
 
+/// Whether the header says, once, `TLS-Required: No` (RFC 8689 5).
+pub(crate) fn says_tls_required_no(message: &Message) -> bool {
+    let section = header_section(message);
+    let fields = section.split(|octet| *octet == b'\n').filter_map(|line| {
+        let (name, value) = line.split_at_checked(line.iter().position(|octet| *octet == b':')?)?;
+        name.trim_ascii_end().eq_ignore_ascii_case(b"TLS-Required").then_some(value)
+    });
+    let mut values = fields.map(|value| value.get(1..).unwrap_or_default().trim_ascii());
+    // Two of them are a mistake, and a mistake must not weaken anything.
+    values.next().is_some_and(|value| value.eq_ignore_ascii_case(b"no")) && values.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use postwright_core::HeaderField;
@@ -32,5 +44,21 @@ mod tests {
             Message::from_bytes(&b"\r\nbody\r\n\r\nmore"[..]).prepend(HeaderField::new("A", "b").unwrap());
         assert_eq!(header_section(&message), b"A: b\r\n\r\n");
         assert_eq!(header_section(&Message::from_bytes(&b"A: b\r\n"[..])), b"A: b\r\n");
+    }
+
+    #[test]
+    fn tls_required_is_read_from_the_header_alone() {
+        for (text, says) in [
+            (&b"TLS-Required: No\r\n\r\n"[..], true),
+            (b"A: b\r\ntls-required:no \r\nC: d\r\n\r\n", true),
+            (b"TLS-Required: Yes\r\n\r\n", false),
+            (b"TLS-Required: Not really\r\n\r\n", false),
+            (b"TLS-Required: No\r\nTLS-Required: No\r\n\r\n", false),
+            (b"A: b\r\n TLS-Required: No\r\n\r\n", false),
+            (b"A: b\r\n\r\nTLS-Required: No\r\n", false),
+            (b"", false),
+        ] {
+            assert_eq!(says_tls_required_no(&Message::from_bytes(text)), says, "{:?}", text.escape_ascii());
+        }
     }
 }

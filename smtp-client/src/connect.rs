@@ -57,6 +57,32 @@ impl Connector for TcpConnector {
     }
 }
 
+/// Connects to a UNIX socket, whatever the target's address: for LMTP to a mail store on this machine.
+#[cfg(unix)]
+#[derive(Debug, Clone)]
+pub struct UnixConnector(std::path::PathBuf);
+
+#[cfg(unix)]
+impl UnixConnector {
+    /// Leads to the socket at `path`.
+    pub fn new(path: impl Into<std::path::PathBuf>) -> UnixConnector {
+        UnixConnector(path.into())
+    }
+
+    /// What its connections are known as in reports and on the wire: the machine itself, at no port.
+    pub fn target() -> Target {
+        let host = Host::Literal(std::net::Ipv4Addr::LOCALHOST.into());
+        Target { host, address: SocketAddr::from(([127, 0, 0, 1], 0)) }
+    }
+}
+
+#[cfg(unix)]
+impl Connector for UnixConnector {
+    fn connect<'a>(&'a self, _: &'a Target, _: Option<IpAddr>) -> BoxFuture<'a, io::Result<BoxIo>> {
+        Box::pin(async move { Ok(Box::new(tokio::net::UnixStream::connect(&self.0).await?) as BoxIo) })
+    }
+}
+
 impl fmt::Debug for dyn Io {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Io")

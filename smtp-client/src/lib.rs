@@ -73,6 +73,8 @@ pub mod tls;
 pub mod tlsrpt;
 
 pub use client::{Client, Watch, is_lost, targets};
+#[cfg(unix)]
+pub use connect::UnixConnector;
 pub use connect::{BoxIo, Connector, Target, TcpConnector};
 #[cfg(feature = "sasl")]
 pub use connection::Account;

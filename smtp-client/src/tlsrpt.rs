@@ -5,10 +5,12 @@
 //!
 //! Standards: RFC 8460 (3 the TXT record, 4 the report, 4.3 result types, 5.1 file name, 5.3 mail).
 //!
-//! Parts: what a session counts as ([`Seen`], seen.rs), the counting ([`Tally`], tally.rs).
+//! Parts: what a session counts as ([`Seen`], seen.rs), the counting ([`Tally`], tally.rs), the days ([`Book`],
+//! book.rs).
 //!
 //! Not here: signing and sending the mail (mta), fetching and DKIM checks of received mails.
 
+mod book;
 mod seen;
 mod tally;
 
@@ -23,6 +25,7 @@ use crate::connection::ConnectError;
 use crate::policy::{Decision, Obstacle, Source};
 use crate::tls::TlsFault;
 
+pub use book::{Book, Unsent};
 pub use seen::Seen;
 pub use tally::{Tally, TallyError};
 
@@ -297,7 +300,8 @@ impl Report {
         encoder.finish().unwrap_or_default()
     }
 
-    /// The mail that carries the report to `to` (RFC 8460 5.3). It must be signed with DKIM before it is sent.
+    /// The mail that carries the report to `to` (RFC 8460 5.3). It must be signed with DKIM before it is sent, and
+    /// asks to be delivered whatever is wrong with TLS (RFC 8460 3).
     pub fn to_mail(&self, about: &Domain, submitter: &Domain, from: &str, to: &str, day: Day) -> Message {
         use base64::Engine;
         let clean = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
@@ -312,7 +316,7 @@ impl Report {
         let mail = format!(
             "From: {from}\r\nTo: {to}\r\nDate: {date}\r\nMessage-ID: <{start}.{about}.tlsrpt@{submitter}>\r\n\
              Subject: Report Domain: {about}\r\n Submitter: {submitter}\r\n Report-ID: <{id}>\r\n\
-             TLS-Report-Domain: {about}\r\nTLS-Report-Submitter: {submitter}\r\nMIME-Version: 1.0\r\n\
+             TLS-Required: No\r\nTLS-Report-Domain: {about}\r\nTLS-Report-Submitter: {submitter}\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=\"tlsrpt\";\r\n boundary=\"=_tlsrpt\"\r\n\r\n\
              --=_tlsrpt\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n\
              This is an aggregate TLS report from {submitter}.\r\n\

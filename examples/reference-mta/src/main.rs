@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod demo;
 mod log;
+mod outbound;
 mod reporting;
 mod signals;
 mod storage;

@@ -46,7 +46,9 @@ impl Seen {
         outcome: Result<&Connection, &ConnectError>,
     ) -> Option<Seen> {
         let Attempt { target, options, decision } = attempt;
-        if decision.starttls == StartTls::None && !options.implicit_tls {
+        let without_tls = decision.starttls == StartTls::None && !options.implicit_tls;
+        // A report that is mailed around broken TLS must not be reported about (RFC 8460 3).
+        if without_tls || decision.source == Source::TlsOptional {
             return None;
         }
         let failure = match outcome {

@@ -18,17 +18,16 @@ use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
 use postwright::queue::Spool;
 use postwright::reports::Reports;
 use postwright::shaping::{MemoryTokenStore, Shaper};
-use postwright::smtp_client::policy::Level;
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_server::{Server, ServerConfig};
-use postwright::{MessagePolicy, Metrics, Mta, Relay, Routes, Shaped, SignOriginated, Via};
+use postwright::{MessagePolicy, Metrics, Mta, Relay, Shaped, SignOriginated};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{Failure, output};
 use crate::config::feedback::Recipients;
 use crate::config::{Config, Dmarc, Listener, Network, Role, SmartHost};
-use crate::{certificate, log, signals};
+use crate::{certificate, log, outbound, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
 #[derive(Args)]
@@ -161,23 +160,10 @@ fn assemble(
 ) -> Result<(Mta, Option<Arc<Reports>>), Failure> {
     let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver: resolver(config)? };
     let client = Client::new(&Trust::Web, clock).map_err(Failure::new)?;
-    let mut routes = match &config.delivery.smart_host {
-        Some(SmartHost { host, port }) => Routes::smart_host(host.clone(), *port),
-        None => Routes::mx(),
-    };
-    routes.mx_port = config.delivery.port;
-    routes.rules.prohibit_private = !config.delivery.private_addresses;
-    routes.rules.own_names = vec![config.hostname.clone()];
-    routes.rules.own_addresses = config.listen.iter().map(|listener| listener.address.ip()).collect();
-    for route in &config.route {
-        let SmartHost { host, port } = route.host.clone();
-        routes = routes
-            .with_domain(route.domain.clone(), Via::SmartHost { host, port, tls: Level::Opportunistic });
-    }
     let reports = crate::reporting::open(config, &world)?;
     let policies = policies(config, &world, reports.as_ref())?;
-    let mut builder = Mta::builder(config.hostname.clone(), world, spool, client)
-        .routes(routes)
+    let mut builder = Mta::builder(config.hostname.clone(), world.clone(), spool, client)
+        .routes(outbound::routes(config))
         .settings(|settings| {
             settings.retry.first = config.retry.first;
             settings.retry.longest = config.retry.longest;
@@ -201,7 +187,8 @@ fn assemble(
             Shaper::new(super::shaping::load(Some(rules))?.policy, Arc::new(MemoryTokenStore::new()));
         builder = builder.pace(Arc::new(Shaped::new(Arc::new(shaper), Arc::new(Classifier::built_in()))));
     }
-    Ok((builder.build(), reports))
+    let mta = outbound::with_policies_of_others(builder, config, &world)?.build();
+    Ok((mta, reports))
 }
 
 /// Who answers DNS questions. A smart host at an address needs nobody: a machine without DNS may still relay.
@@ -212,6 +199,8 @@ fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
     let at_an_address = matches!(&config.delivery.smart_host, Some(SmartHost { host: Host::Literal(_), .. }));
     let mut settings = HickoryConfig::default();
     settings.servers.clone_from(&config.dns.servers);
+    settings.validate = config.dns.validate;
+    settings.trust_anchors.clone_from(&config.dns.trust_anchors);
     match HickoryResolver::new(&settings) {
         Ok(resolver) => Ok(Arc::new(resolver)),
         Err(error) if at_an_address => {

@@ -17,7 +17,9 @@ use std::time::Duration;
 use postwright_core::Domain;
 
 pub(crate) use network::Network;
-pub(crate) use schema::{Config, DEFAULT_TEXT, Dmarc, Feedback as FeedbackConfig, Listener, Role, SmartHost};
+pub(crate) use schema::{
+    Config, DEFAULT_TEXT, Dmarc, Feedback as FeedbackConfig, Listener, Lmtp, Role, SmartHost,
+};
 
 use crate::commands::Failure;
 
@@ -59,6 +61,9 @@ impl Config {
         if self.relay.from.is_empty() && self.relay.domains.is_empty() {
             return Err("[relay] names neither networks (from) nor domains: every message would be refused"
                 .to_owned());
+        }
+        if let Some(route) = self.route.iter().find(|route| route.host.is_some() == route.lmtp.is_some()) {
+            return Err(format!("[[route]] for {} needs either host or lmtp", route.domain));
         }
         self.check_destinations()?;
         self.feedback.check()?;
@@ -160,6 +165,9 @@ mod tests {
                 &["retry.first", "retry.longest"],
             ),
             ("listen = []", &["[[listen]]"]),
+            ("[[route]]\ndomain = \"x.example\"\nlmtp = \"unix:run\"", &["mta.toml:3", "unix:/run/lmtp"]),
+            ("[[route]]\ndomain = \"x.example\"\nlmtp = \"127.0.0.1:25\"", &["mta.toml:3", "127.0.0.1:24"]),
+            ("[[route]]\ndomain = \"x.example\"", &["x.example", "host or lmtp"]),
             ("[relay]\ndomains = [\"ours.example\"]", &["ours.example", "[[route]]"]),
             ("[delivery]\nconnections = 0", &["delivery.connections", "0"]),
             ("[limits]\nrecipients = 99", &["limits.recipients", "5321"]),

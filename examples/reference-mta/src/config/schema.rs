@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postwright_core::{Domain, Host};
+use postwright_core::{Domain, Host, Mailbox};
 use serde::{Deserialize, Deserializer, de};
 
 use super::Network;
@@ -32,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) dkim: Vec<DkimKey>,
     pub(crate) route: Vec<RouteTo>,
     pub(crate) feedback: Feedback,
+    pub(crate) tls_reports: Option<TlsReports>,
 }
 
 impl Default for Config {
@@ -54,6 +55,7 @@ impl Default for Config {
             dkim: Vec::new(),
             route: Vec::new(),
             feedback: Feedback::default(),
+            tls_reports: None,
         }
     }
 }
@@ -91,6 +93,8 @@ impl Default for Feedback {
 pub(crate) struct Dns {
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) zone: Option<PathBuf>,
+    pub(crate) validate: bool,
+    pub(crate) trust_anchors: Option<PathBuf>,
 }
 
 /// What is done with mail from strangers.
@@ -123,7 +127,44 @@ pub(crate) enum Dmarc {
 pub(crate) struct RouteTo {
     #[serde(deserialize_with = "from_text")]
     pub(crate) domain: Domain,
-    pub(crate) host: SmartHost,
+    pub(crate) host: Option<SmartHost>,
+    pub(crate) lmtp: Option<Lmtp>,
+}
+
+/// A mail store that speaks LMTP: `unix:/run/lmtp` or `127.0.0.1:24`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) enum Lmtp {
+    Socket(PathBuf),
+    Host(SmartHost),
+}
+
+impl TryFrom<String> for Lmtp {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a mail store; write it like unix:/run/lmtp or 127.0.0.1:24");
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Lmtp::Socket(PathBuf::from(path))),
+            Some(_) => Err(wrong()),
+            // LMTP has no port of its own, so it must be named; 25 is SMTP's (RFC 2033 5).
+            None => match text.parse::<SmartHost>() {
+                Ok(host) if text.contains(':') && host.port != 25 => Ok(Lmtp::Host(host)),
+                _ => Err(wrong()),
+            },
+        }
+    }
+}
+
+/// Reports to other domains about TLS (RFC 8460).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsReports {
+    pub(crate) organization: String,
+    pub(crate) contact: String,
+    #[serde(deserialize_with = "from_mailbox")]
+    pub(crate) from: Mailbox,
+    pub(crate) file: PathBuf,
 }
 
 /// A key that signs for a domain.
@@ -221,6 +262,7 @@ pub(crate) struct Delivery {
     pub(crate) port: u16,
     pub(crate) private_addresses: bool,
     pub(crate) shaping: Option<PathBuf>,
+    pub(crate) mta_sts: Option<PathBuf>,
 }
 
 impl Default for Delivery {
@@ -232,6 +274,7 @@ impl Default for Delivery {
             port: 25,
             private_addresses: false,
             shaping: None,
+            mta_sts: None,
         }
     }
 }
@@ -340,6 +383,11 @@ fn from_text<'de, D: Deserializer<'de>>(input: D) -> Result<Domain, D::Error> {
 
 fn from_text_maybe<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Domain>, D::Error> {
     parse(&String::deserialize(input)?).map(Some)
+}
+
+fn from_mailbox<'de, D: Deserializer<'de>>(input: D) -> Result<Mailbox, D::Error> {
+    let text = String::deserialize(input)?;
+    text.parse().map_err(|error| de::Error::custom(format!("{text:?}: {error}")))
 }
 
 fn from_texts<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Domain>, D::Error> {
