@@ -245,8 +245,7 @@ impl Mta {
         self.reports.as_deref()
     }
 
-    /// Whether the spool takes mail, and what it knows of itself.
-    pub fn spool_health(&self) -> postwright_queue::Health {
-        self.system.spool.health()
+    pub(crate) fn system(&self) -> &Arc<System> {
+        &self.system
     }
 }

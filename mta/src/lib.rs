@@ -50,6 +50,7 @@ mod https;
 mod intake;
 mod leases;
 mod metrics;
+mod operator;
 mod pace;
 mod pipeline;
 mod policy;
@@ -76,6 +77,7 @@ pub use event::{Event, Observer};
 pub use https::HttpsClient;
 pub use intake::{Intake, Reception};
 pub use metrics::{Counts, Metrics};
+pub use operator::Operator;
 #[cfg(feature = "shaping")]
 pub use pace::Shaped;
 pub use pace::{Departure, NotNow, Pace, Pass};

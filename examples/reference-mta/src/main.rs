@@ -6,6 +6,7 @@ mod bench;
 mod certificate;
 mod commands;
 mod config;
+mod control;
 mod demo;
 mod log;
 mod outbound;

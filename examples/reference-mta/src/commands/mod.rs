@@ -13,6 +13,7 @@ mod dns;
 mod doctor;
 mod feedback;
 pub(crate) mod output;
+mod queue;
 mod report;
 mod send;
 mod serve;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Dmarc(dmarc::Dmarc),
     /// Reads reports that others send.
     Report(report::Report),
+    /// Looks into the queue of a running MTA and gives it orders.
+    Queue(queue::Queue),
     /// Checks SPF, as a receiving server does.
     Spf(spf::Spf),
     /// Looks after a spool: check, export, import.
@@ -91,6 +94,7 @@ impl Command {
             Command::Doctor(command) => command.run(),
             Command::Dmarc(command) => command.run(),
             Command::Report(command) => command.run(),
+            Command::Queue(command) => command.run(),
             Command::Spf(command) => command.run(),
             Command::Spool(command) => command.run(),
         }

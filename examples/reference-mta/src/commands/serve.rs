@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use super::{Failure, output};
 use crate::config::feedback::Recipients;
 use crate::config::{Config, Dmarc, Listener, Network, Role, SmartHost};
+use crate::control::{Control, Desk};
 use crate::{certificate, log, outbound, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
@@ -108,6 +109,7 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
         let server = Server::new(settings, clock.clone(), intake);
         servers.push((server, socket, local));
     }
+    let control = config.control.socket.as_deref().map(Control::open).transpose()?;
     for (_, _, local) in &servers {
         output::text(&format!("listening on {local}\n"))?;
     }
@@ -146,7 +148,12 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
             reports.run(&mta, stopping()).await;
         }
     };
-    tokio::join!(stop, listening, delivering, reporting);
+    let work = async { tokio::join!(stop, listening, delivering, reporting) };
+    let desk = Desk { operator: mta.operator(), metrics: metrics.clone(), clock };
+    tokio::select! {
+        _ = work => {}
+        () = Control::run(control.as_ref(), desk) => {}
+    }
     tracing::info!(counts = ?metrics.counts(), "stopped");
     Ok(ExitCode::SUCCESS)
 }

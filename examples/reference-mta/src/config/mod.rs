@@ -18,7 +18,7 @@ use postwright_core::Domain;
 
 pub(crate) use network::Network;
 pub(crate) use schema::{
-    Config, DEFAULT_TEXT, Dmarc, Feedback as FeedbackConfig, Listener, Lmtp, Role, SmartHost,
+    Config, DEFAULT_TEXT, Dmarc, Feedback as FeedbackConfig, Listener, Lmtp, Role, SmartHost, span,
 };
 
 use crate::commands::Failure;

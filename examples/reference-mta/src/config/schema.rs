@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postwright_core::{Domain, Host, Mailbox};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, de, de::Error as _};
 
 use super::Network;
 use super::reports::Reports;
@@ -33,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) route: Vec<RouteTo>,
     pub(crate) feedback: Feedback,
     pub(crate) tls_reports: Option<TlsReports>,
+    pub(crate) control: Control,
 }
 
 impl Default for Config {
@@ -56,6 +57,7 @@ impl Default for Config {
             route: Vec::new(),
             feedback: Feedback::default(),
             tls_reports: None,
+            control: Control::default(),
         }
     }
 }
@@ -85,6 +87,13 @@ impl Default for Feedback {
             notifications_per_hour: 100,
         }
     }
+}
+
+/// How an operator reaches the running MTA.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Control {
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// Where DNS answers come from.
@@ -407,11 +416,15 @@ fn from_address<'de, D: Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Er
 
 /// Spans such as `90s`, `5m`, `4h`, `5d`.
 pub(super) fn from_span<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(input)?;
+    span(&String::deserialize(input)?).map_err(D::Error::custom)
+}
+
+/// A span such as `90s`.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    number_with_unit(&text, &units)
+    number_with_unit(text, &units)
         .map(Duration::from_millis)
-        .ok_or_else(|| wrong(&text, "a span", "90s, 5m, 4h or 5d"))
+        .ok_or_else(|| format!("{text:?} is not a span; write it like 90s, 5m, 4h or 5d"))
 }
 
 /// Sizes such as `512 MiB`; a bare number is octets.
