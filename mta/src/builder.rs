@@ -236,16 +236,12 @@ impl Mta {
         upkeep::close(self).await;
     }
 
-    pub(crate) fn system(&self) -> &System {
+    pub(crate) fn system(&self) -> &Arc<System> {
         &self.system
     }
 
     #[cfg(feature = "tls-reports")]
     pub(crate) fn reports(&self) -> Option<&TlsReports> {
         self.reports.as_deref()
-    }
-
-    pub(crate) fn system(&self) -> &Arc<System> {
-        &self.system
     }
 }
