@@ -71,7 +71,7 @@ pub mod scheduler;
 pub mod spool;
 
 #[cfg(feature = "embedded")]
-pub use embedded::{EmbeddedOptions, EmbeddedSpool};
+pub use embedded::{EmbeddedOptions, EmbeddedSpool, JournalDamage};
 pub use entry::{Entry, Fate, PastAttempt, Progress};
 pub use error::{Damage, DamageReason, Fault, SpoolError};
 pub use id::{SpoolId, SpoolIdError};

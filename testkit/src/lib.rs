@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`suites`] | finds the public conformance data |
+//! | [`disk`] | makes disks fail, and works out what a power cut leaves |
 //! | [`peers`] | finds independent programs and Python packages to run beside ours |
 //! | [`postgres`] | starts a PostgreSQL server of the test's own |
 //! | [`skip!`] | leaves a test by name, or fails it where nothing may be missing |
@@ -25,6 +26,7 @@
 //!
 //! Not here: the tests of one crate (they stand beside it). Tests of several crates together are in `tests/`.
 
+pub mod disk;
 pub mod peers;
 pub mod postgres;
 mod skip;

@@ -26,7 +26,11 @@ pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<d
     let mut options = EmbeddedOptions::new(&config.spool.path, clock);
     options.min_free = config.spool.min_free;
     options.durability = durability;
-    Ok(Arc::new(EmbeddedSpool::open(options).map_err(Failure::new)?))
+    let spool = EmbeddedSpool::open(options).map_err(Failure::new)?;
+    for damage in spool.damaged_journals() {
+        tracing::error!("the spool: {damage}; mail that was accepted may be lost");
+    }
+    Ok(Arc::new(spool))
 }
 
 #[cfg(feature = "postgres")]

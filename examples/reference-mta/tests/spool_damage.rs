@@ -167,3 +167,41 @@ fn what_is_no_folder_is_refused_in_one_line() {
     assert!(!serves_or_says_why(dir.path(), &file, "a file in place of the folder"));
     assert_eq!(std::fs::read(&file).unwrap(), b"not a folder", "left as it was");
 }
+
+/// FAULTS R4: what stood behind the damage is delivered, what is lost is told, and it is there to be looked at.
+#[test]
+fn a_journal_damaged_in_its_middle_costs_one_message_and_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = fill(dir.path());
+    let journal = spool.join("0.jnl");
+    let mut octets = std::fs::read(&journal).unwrap();
+    let needle = b"X-Number: 2";
+    let at = octets.windows(needle.len()).position(|window| window == needle).expect("the third message");
+    octets[at] ^= 0xff;
+    std::fs::write(&journal, octets).unwrap();
+    let check = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_postwright"));
+        let output = command.args(["spool", "check"]).arg(&spool).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let report = check();
+    assert_eq!(report["messages"], MESSAGES - 1, "{report}");
+    // If an attempt at the message was noted behind the damage, its entry is there without its body, and is named too.
+    let journal = |report: &serde_json::Value| {
+        let of_journal = |item: &&serde_json::Value| item["id"] == "journal 0.jnl.1";
+        report["damaged"].as_array().unwrap().iter().find(of_journal).cloned()
+    };
+    let found = journal(&report).unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(found["quarantined"], true, "{report}");
+    let reason = found["reason"].as_str().unwrap();
+    assert!(reason.contains("octets cannot be read") && reason.contains("are kept"), "{reason}");
+    // It stays known.
+    assert!(journal(&check()).is_some());
+    let receiver = Receiver::start();
+    let mta = Mta::with_config(&config(dir.path(), &spool, &receiver.address.to_string()));
+    wait_until("what is left has arrived", PATIENCE, || receiver.count() == MESSAGES - 1);
+    let numbers: Vec<String> = receiver.tally("X-Number").into_keys().collect();
+    assert_eq!(numbers, ["0", "1", "3", "4"]);
+    assert!(mta.terminate(PATIENCE).success());
+}

@@ -10,7 +10,9 @@
 //! Not here: leases (one process, so a claim is a formality), backup.
 
 mod cache;
+mod journal;
 mod ledger;
+mod making;
 mod prepare;
 mod store;
 mod writer;
@@ -27,6 +29,7 @@ use crate::error::{Damage, SpoolError};
 use crate::spool::{Change, Claim, Claimed, Durability, Health, Item, Loaded, Page, Scan, Spool, Want};
 use crate::{SpoolId, oneshot};
 use cache::Cache;
+pub use journal::JournalDamage;
 use ledger::Ledger;
 use prepare::Job;
 use store::Store;
@@ -78,6 +81,15 @@ struct Shared {
     ledger: Mutex<Ledger>,
     cache: Mutex<Cache>,
     status: Status,
+    damaged_journals: Mutex<Vec<JournalDamage>>,
+}
+
+impl Shared {
+    /// Notes what was found when the store was opened.
+    fn note_damage(&self, found: Vec<JournalDamage>) {
+        self.status.quarantined_more(found.len());
+        self.damaged_journals.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+    }
 }
 
 /// A spool on a local disk.
@@ -117,7 +129,8 @@ impl EmbeddedSpool {
     /// [`SpoolError::Locked`] if another process has it open, [`SpoolError::Format`] if another version wrote it,
     /// [`SpoolError::Unavailable`] if the disk does not let us.
     pub fn open(options: EmbeddedOptions) -> Result<EmbeddedSpool, SpoolError> {
-        let store = Store::open(&options)?;
+        let mut store = Store::open(&options)?;
+        let damage = std::mem::take(&mut store.damage);
         let ledger = Ledger::new(store.is_empty()?);
         let cache = Cache::new(options.hot_bytes);
         let (jobs, inbox) = mpsc::sync_channel(options.max_waiting.max(1));
@@ -129,7 +142,9 @@ impl EmbeddedSpool {
             ledger: Mutex::new(ledger),
             cache: Mutex::new(cache),
             status,
+            damaged_journals: Mutex::default(),
         });
+        shared.note_damage(damage);
         let mut threads = Vec::new();
         let writer = Writer::new(shared.clone(), inbox);
         threads.push(spawn("spool-writer", move || writer.run())?);
@@ -145,6 +160,17 @@ impl EmbeddedSpool {
     /// Its directory.
     pub fn path(&self) -> &Path {
         &self.shared.options.path
+    }
+
+    /// The journals that were found damaged since this opening: what could be read was kept, and as they were they lie in
+    /// the folder `damaged` of the spool. Commits may be lost: say it aloud.
+    pub fn damaged_journals(&self) -> Vec<JournalDamage> {
+        self.shared.damaged_journals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All copies of damaged journals that lie in the spool, those of earlier openings included.
+    pub fn journals_aside(&self) -> Vec<PathBuf> {
+        journal::copies(&self.shared.options.path)
     }
 
     /// Changes how much has to stay free on the disk, from now on.

@@ -16,6 +16,7 @@
 //!
 //! Not here: writing (writer).
 
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::Path;
 
@@ -23,6 +24,8 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, LsmError};
 
 use super::EmbeddedOptions;
+use super::journal::{self, JournalDamage};
+use super::making;
 use super::prepare::split;
 use crate::codec::DecodeError;
 use crate::error::{Damage, DamageReason, SpoolError};
@@ -32,11 +35,14 @@ use crate::{Entry, SpoolId, body, check};
 /// The format that this code writes.
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &str = "format";
-/// Journals that may lie on the disk before memory is flushed to make them superfluous.
-const JOURNALS: u64 = 128 * 1024 * 1024;
-/// What is gathered in memory before it is flushed: bodies, and everything else.
-const BODIES_IN_MEMORY: u64 = 32 * 1024 * 1024;
-const REST_IN_MEMORY: u64 = 16 * 1024 * 1024;
+/// Journals that may lie on the disk before memory is flushed to make them superfluous: the least that the store takes.
+/// At the start all of them are read and replayed, which takes about 8 ms for a MiB, so they decide how soon a server
+/// accepts again.
+const JOURNALS: u64 = 64 * 1024 * 1024;
+/// What is gathered in memory before it is flushed: bodies, and everything else. A journal ends at the first flush after
+/// 64 MB, so that less here is less to replay.
+const BODIES_IN_MEMORY: u64 = 16 * 1024 * 1024;
+const REST_IN_MEMORY: u64 = 8 * 1024 * 1024;
 /// Values from this size on lie in files of their own, so that compaction does not move them.
 const APART: u32 = 1024;
 /// A file of large values is rewritten once so much of it is no longer needed.
@@ -49,11 +55,27 @@ pub(super) struct Store {
     pub(super) bodies: Keyspace,
     pub(super) controls: Keyspace,
     pub(super) quarantine: Keyspace,
+    /// What was found wrong with the journals when it was opened.
+    pub(super) damage: Vec<JournalDamage>,
 }
 
 /// An error of the store that is not the damage of one record.
 pub(super) fn unavailable(error: fjall::Error) -> SpoolError {
+    if is_full(&error) {
+        return SpoolError::Full { free: 0, min: 0 };
+    }
     SpoolError::Unavailable(error.to_string().into())
+}
+
+/// Whether there is no room, by the disk, a quota or a limit: it passes, and it is back-pressure.
+fn is_full(error: &fjall::Error) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => {
+            matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+        }
+        _ => false,
+    }
 }
 
 /// An error while one message was read: damage if the store found its own octets changed.
@@ -85,8 +107,25 @@ pub(super) fn free_space(path: &Path) -> Option<u64> {
 }
 
 impl Store {
+    /// Opens the store, or makes one. One whose making was cut short, in which nothing was ever acknowledged, is put aside
+    /// and made again.
     pub(super) fn open(options: &EmbeddedOptions) -> Result<Store, SpoolError> {
-        make_directory(&options.path)?;
+        making::directory(&options.path)?;
+        if making::is_complete(&options.path) {
+            return Store::open_files(options);
+        }
+        let store = match Store::open_files(options) {
+            Err(SpoolError::Unavailable(_)) if making::put_aside(&options.path)? => {
+                Store::open_files(options)?
+            }
+            opened => opened?,
+        };
+        making::complete(&options.path)?;
+        Ok(store)
+    }
+
+    fn open_files(options: &EmbeddedOptions) -> Result<Store, SpoolError> {
+        let damage = journal::mend(&options.path)?;
         let opened = Database::builder(&options.path)
             .cache_size(options.block_cache)
             .max_journaling_size(JOURNALS)
@@ -94,7 +133,15 @@ impl Store {
             .open();
         let db = opened.map_err(|error| match error {
             fjall::Error::Locked => SpoolError::Locked(options.path.display().to_string().into()),
-            other => unavailable(other),
+            other if is_full(&other) => SpoolError::Full { free: 0, min: 0 },
+            other => SpoolError::Unavailable(
+                format!(
+                    "the store in {} cannot be read: {other}; nothing was changed: keep a copy of the directory and \
+                     restore it from a backup",
+                    options.path.display()
+                )
+                .into(),
+            ),
         })?;
         let plain = || KeyspaceCreateOptions::default().max_memtable_size(REST_IN_MEMORY);
         let meta = db.keyspace("meta", plain).map_err(unavailable)?;
@@ -114,6 +161,7 @@ impl Store {
             controls: db.keyspace("controls", plain).map_err(unavailable)?,
             quarantine: db.keyspace("quarantine", plain).map_err(unavailable)?,
             db,
+            damage,
         })
     }
 
@@ -217,19 +265,6 @@ impl Store {
         }
         Ok(rows)
     }
-}
-
-/// Makes the directory, and makes its name in its parent durable.
-fn make_directory(path: &Path) -> Result<(), SpoolError> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let failed = |error: std::io::Error| {
-        SpoolError::Unavailable(format!("cannot make {}: {error}", path.display()).into())
-    };
-    std::fs::create_dir_all(path).map_err(failed)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 fn check_format(db: &Database, meta: &Keyspace) -> Result<(), SpoolError> {

@@ -54,6 +54,10 @@ impl Status {
         Status { min_free: AtomicU64::new(min_free), ..Status::default() }
     }
 
+    pub(super) fn quarantined_more(&self, count: usize) {
+        self.quarantined.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+
     pub(super) fn set_min_free(&self, octets: u64) {
         self.min_free.store(octets, Ordering::Release);
     }
@@ -107,11 +111,20 @@ pub(super) struct Writer {
     /// Whether relaxed commits wait for a sync.
     dirty: bool,
     last_try: Instant,
+    /// Whether it was, or is, want of room that keeps the store closed.
+    full: Option<SpoolError>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, inbox: Receiver<Message>) -> Writer {
-        Writer { shared, inbox, unacknowledged: Vec::new(), dirty: false, last_try: Instant::ZERO }
+        Writer {
+            shared,
+            inbox,
+            unacknowledged: Vec::new(),
+            dirty: false,
+            last_try: Instant::ZERO,
+            full: None,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -164,7 +177,7 @@ impl Writer {
         let shared = self.shared.clone();
         let slot = shared.store.read().unwrap_or_else(PoisonError::into_inner);
         let Some(store) = &*slot else {
-            let error = SpoolError::Unavailable("the store is being reopened after an error".into());
+            let error = self.reason();
             jobs.into_iter().for_each(|job| job.reply.send(Err(error.clone())));
             return;
         };
@@ -317,6 +330,12 @@ impl Writer {
         self.reopen();
     }
 
+    /// Why nothing can be done while the store is closed.
+    fn reason(&self) -> SpoolError {
+        let reopening = || SpoolError::Unavailable("the store is being reopened after an error".into());
+        self.full.clone().unwrap_or_else(reopening)
+    }
+
     fn reopen_if_due(&mut self) {
         if self.shared.options.clock.mono().since(self.last_try) >= TICK {
             self.reopen();
@@ -328,7 +347,13 @@ impl Writer {
         self.last_try = self.shared.options.clock.mono();
         let mut slot = self.shared.store.write().unwrap_or_else(PoisonError::into_inner);
         *slot = None;
-        let Ok(store) = Store::open(&self.shared.options) else { return };
+        let mut store = match Store::open(&self.shared.options) {
+            Ok(store) => store,
+            Err(error) => {
+                return self.full = Some(error).filter(|error| matches!(error, SpoolError::Full { .. }));
+            }
+        };
+        self.shared.note_damage(std::mem::take(&mut store.damage));
         let Ok(revived) = take_back(&store, &self.unacknowledged) else { return };
         // Nobody knows of these any more: they can be claimed.
         let mut ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);

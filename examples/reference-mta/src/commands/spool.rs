@@ -85,6 +85,20 @@ struct Found {
     octets: u64,
     controls: u64,
     damaged: Vec<Damage>,
+    /// Journals that were put aside: name and what is known of the damage.
+    journals: Vec<(String, String)>,
+}
+
+/// The damaged journals of a spool: those that were found now, and copies from earlier.
+fn journals(spool: &EmbeddedSpool) -> Vec<(String, String)> {
+    let now = spool.damaged_journals();
+    let line = |copy: PathBuf| {
+        let known = now.iter().find(|damage| damage.copy == copy).map(ToString::to_string);
+        let name = copy.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let earlier = || format!("an earlier start found it damaged; as it was, it is in {}", copy.display());
+        (name, known.unwrap_or_else(earlier))
+    };
+    spool.journals_aside().into_iter().map(line).collect()
 }
 
 impl Found {
@@ -96,11 +110,12 @@ impl Found {
                 "quarantined": damage.quarantined,
             })
         };
+        let journal = |(name, reason): &(String, String)| json!({"id": format!("journal {name}"), "reason": reason, "quarantined": true});
         json!({
             "messages": self.messages,
             "octets": self.octets,
             "controls": self.controls,
-            "damaged": self.damaged.iter().map(damage).collect::<Vec<_>>(),
+            "damaged": self.damaged.iter().map(damage).chain(self.journals.iter().map(journal)).collect::<Vec<_>>(),
         })
     }
 }
@@ -111,7 +126,7 @@ fn walk(
     mut each: impl FnMut(Record) -> Result<(), Failure>,
 ) -> Result<Found, Failure> {
     let failed = |error: SpoolError| Failure::new(error);
-    let mut found = Found::default();
+    let mut found = Found { journals: journals(spool), ..Found::default() };
     for item in block_on(spool.scan(Scan::Controls))?.map_err(failed)?.items {
         if let Item::Control { key, value } = item {
             found.controls += 1;
