@@ -244,4 +244,9 @@ impl Mta {
     pub(crate) fn reports(&self) -> Option<&TlsReports> {
         self.reports.as_deref()
     }
+
+    /// Octets of messages on their way out that are in memory; at most [`Settings::bodies`].
+    pub fn octets_in_flight(&self) -> usize {
+        self.system.bodies.in_use()
+    }
 }

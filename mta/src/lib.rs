@@ -39,6 +39,7 @@
 
 #[cfg(feature = "authentication")]
 pub mod authentication;
+mod bodies;
 mod builder;
 mod delivery;
 mod dispatch;

@@ -21,6 +21,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postwright_bounce::dsn::{Action, DsnId, Fate, Original};
 use postwright_core::{
@@ -32,6 +33,7 @@ use postwright_queue::scheduler::{
 };
 use postwright_queue::{Change, Entry, Progress, SpoolError, SpoolId};
 
+use crate::bodies::Held;
 use crate::feedback::{Gate, return_path};
 use crate::guard::{Panicked, guarded};
 use crate::received::Trace;
@@ -131,6 +133,14 @@ fn trace<'a>(
 pub(crate) struct Attempted {
     pub(crate) result: AttemptResult,
     body: Option<Message>,
+    /// The room that the body takes, until it is settled.
+    held: Option<Held>,
+}
+
+impl Attempted {
+    fn without_body(result: AttemptResult) -> Attempted {
+        Attempted { result, body: None, held: None }
+    }
 }
 
 /// Does what the scheduler asks for: mostly, delivers to some recipients of one message. Whatever happens, the
@@ -139,27 +149,39 @@ pub(crate) async fn attempt(system: &System, attempt: &Attempt) -> Attempted {
     guarded(Box::pin(carry(system, attempt))).await.unwrap_or_else(|Panicked| {
         let until = system.world.clock.now() + system.settings.retry.first;
         let because = "the last attempt ended in a fault of this system".into();
-        Attempted { result: AttemptResult::Postponed { until, scope: Scope::Message, because }, body: None }
+        Attempted::without_body(AttemptResult::Postponed { until, scope: Scope::Message, because })
     })
 }
 
 async fn carry(system: &System, attempt: &Attempt) -> Attempted {
-    let loaded = match system.spool.load(attempt.id).await {
-        Ok(loaded) => loaded,
-        Err(error) => return Attempted { result: unreadable(system, attempt, &error), body: None },
+    let now = system.world.clock.now();
+    // I3: one that waits for room must not outlive its message. What is to be told of an end waits as long as it takes.
+    let patience = match attempt.task {
+        Task::Deliver => attempt.deadline.since(now),
+        Task::Expire | Task::Warn | Task::Cancel => Duration::MAX,
+    };
+    let load = system.bodies.load(&*system.spool, attempt.id);
+    let (loaded, held) = match tokio::time::timeout(patience, load).await {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(error)) => return Attempted::without_body(unreadable(system, attempt, &error)),
+        Err(_) => {
+            let (until, because) = (system.world.clock.now(), "there was no memory for it".into());
+            let result = AttemptResult::Postponed { until, scope: Scope::Message, because };
+            return Attempted::without_body(result);
+        }
     };
     let statuses = match attempt.task {
         Task::Deliver => match gated(system, attempt, &loaded.entry, loaded.body.clone()).await {
             Ok(statuses) => statuses,
             Err(NotNow { until, because }) => {
                 let result = AttemptResult::Postponed { until, scope: Scope::Lane, because };
-                return Attempted { result, body: None };
+                return Attempted::without_body(result);
             }
         },
         Task::Expire | Task::Warn | Task::Cancel => Vec::new(),
     };
     let result = AttemptResult::Finished { entry: Box::new(loaded.entry), statuses };
-    Attempted { result, body: Some(loaded.body) }
+    Attempted { result, body: Some(loaded.body), held: Some(held) }
 }
 
 fn unreadable(system: &System, attempt: &Attempt, error: &SpoolError) -> AttemptResult {
@@ -283,6 +305,7 @@ pub(crate) async fn settle(system: &System, attempt: Attempt, attempted: Attempt
         }
     }
     carry_out(system, effects, attempted.body).await;
+    drop(attempted.held);
 }
 
 /// Commits what the scheduler asks for, and what it asks for in turn, until it asks for nothing more.
@@ -365,7 +388,10 @@ async fn notices(
     }
     let message = match body {
         Some(body) => body,
-        None => system.spool.load(settlement.id).await?.body,
+        None => {
+            let (loaded, _held) = system.bodies.load(&*system.spool, settlement.id).await?;
+            loaded.body
+        }
     };
     let now = system.world.clock.now();
     let statuses: Vec<DeliveryStatus> =

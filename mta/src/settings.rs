@@ -18,6 +18,8 @@ pub struct Settings {
     pub connections: usize,
     /// Attempts that run at a time to one site: 10.
     pub connections_per_site: usize,
+    /// Octets of messages on their way out that may be in memory: 256 MiB. An attempt waits for room.
+    pub bodies: usize,
     /// Messages that the queue holds: 1,000,000. One more is refused with 452 4.3.1.
     pub queued: usize,
     /// Received fields that a message may have: 50; one more and it is refused with 554 5.4.6 (RFC 5321 6.3).
@@ -61,6 +63,7 @@ impl Default for Settings {
             warn_after: Some(Duration::from_secs(4 * 3600)),
             connections: 200,
             connections_per_site: 10,
+            bodies: 256 << 20,
             queued: 1_000_000,
             hops: 50,
             notifications_per_hour: 100,

@@ -8,6 +8,7 @@ use postwright_queue::scheduler::{Scheduler, Slot};
 use postwright_queue::{Claim, Entry, Spool, SpoolError};
 use tokio::sync::Notify;
 
+use crate::bodies::Bodies;
 use crate::delivery::Delivery;
 use crate::event::Observers;
 use crate::feedback::Feedback;
@@ -22,6 +23,7 @@ pub(crate) struct System {
     scheduler: Mutex<Scheduler>,
     /// Something may be due earlier than the dispatcher thinks.
     pub(crate) wake: Notify,
+    pub(crate) bodies: Bodies,
     pub(crate) delivery: Delivery,
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
@@ -66,6 +68,7 @@ impl System {
         } = parts;
         let storm = Storm::new(settings.notifications_per_hour);
         let (scheduler, wake) = (Mutex::new(scheduler), Notify::new());
+        let bodies = Bodies::new(settings.bodies);
         let leases = Leases::new(spool.lease(), world.clock.mono());
         System {
             leases,
@@ -74,7 +77,7 @@ impl System {
             spool,
             scheduler,
             wake,
-
+            bodies,
             delivery,
             composer,
             observers,

@@ -1,0 +1,389 @@
+//! Remotes that misbehave, in virtual time: nothing is lost, nothing comes twice unless nobody can know, others do
+//! not notice, and in the end everything is given back.
+//!
+//! The network is pipes, the clock is tokio's paused one, and what is asserted was seen from outside: by the
+//! scripted servers and by the events.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postwright::core::{
+    BoxFuture, Clock, DeliveryStatus, Envelope, Instant, Mailbox, MemoryZone, Message, SeededEntropy,
+    Timestamp, World,
+};
+use postwright::queue::MemorySpool;
+use postwright::smtp_client::{BoxIo, Client, Connector, Target, Trust};
+use postwright::{Departure, Event, Mta, NotNow, Observer, Pace, Pass};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+/// How the bad server behaves, for the first hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    NeverGreets,
+    OneOctetAMinute,
+    HangsAfterData,
+    ClosesAfterTheDot,
+    Says421InThePipeline,
+    RefusesOneOfFifty,
+    RepliesWithAMegabyte,
+    RepliesWithoutEnd,
+    ClosesAtOnce,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Attempts at a time to one site.
+const PER_SITE: usize = 4;
+const GOOD_SITES: usize = 4;
+
+/// What the servers saw.
+#[derive(Default)]
+struct Seen {
+    /// How often each message's body came whole, by its id and the site.
+    bodies: Mutex<BTreeMap<String, usize>>,
+    open: AtomicUsize,
+    bad_open: AtomicUsize,
+    bad_most: AtomicUsize,
+}
+
+struct Network {
+    fault: Fault,
+    start: tokio::time::Instant,
+    seen: Arc<Seen>,
+}
+
+/// Gives its place back when the server's task ends, however it ends.
+struct Place(Arc<Seen>, bool);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        if self.1 {
+            self.0.bad_open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Connector for Network {
+    fn connect<'a>(&'a self, target: &'a Target, _: Option<IpAddr>) -> BoxFuture<'a, io::Result<BoxIo>> {
+        let is_bad = target.host.to_string() == "mx.bad.test";
+        let fault = if is_bad && self.start.elapsed() < HOUR { self.fault } else { Fault::None };
+        let (ours, theirs) = tokio::io::duplex(16 * 1024);
+        self.seen.open.fetch_add(1, Ordering::SeqCst);
+        if is_bad {
+            let now = self.seen.bad_open.fetch_add(1, Ordering::SeqCst) + 1;
+            self.seen.bad_most.fetch_max(now, Ordering::SeqCst);
+        }
+        let place = Place(self.seen.clone(), is_bad);
+        tokio::spawn(async move {
+            // An error is the client's going away.
+            let _ = serve(theirs, fault, &place.0).await;
+        });
+        Box::pin(async move {
+            sleep(Duration::from_millis(20)).await;
+            Ok(Box::new(ours) as BoxIo)
+        })
+    }
+}
+
+async fn serve(io: DuplexStream, fault: Fault, seen: &Seen) -> io::Result<()> {
+    let (read, mut write) = tokio::io::split(io);
+    let mut read = BufReader::new(read);
+    match fault {
+        Fault::NeverGreets => return gone(&mut read).await,
+        Fault::ClosesAtOnce => return Ok(()),
+        Fault::OneOctetAMinute => {
+            for octet in b"220 I am a very slow server, and I shall not come to an end\r\n".iter().cycle() {
+                write.write_all(&[*octet]).await?;
+                tokio::select! {
+                    result = gone(&mut read) => return result,
+                    () = sleep(Duration::from_secs(60)) => {}
+                }
+            }
+        }
+        Fault::RepliesWithAMegabyte => {
+            write.write_all(b"220 ").await?;
+            write.write_all(&vec![b'x'; 1 << 20]).await?;
+            return gone(&mut read).await;
+        }
+        Fault::RepliesWithoutEnd => loop {
+            write.write_all(b"220-and another line\r\n").await?;
+        },
+        _ => {}
+    }
+    write.write_all(b"220 ready\r\n").await?;
+    let (mut line, mut recipients) = (String::new(), 0);
+    loop {
+        line.clear();
+        if read.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(5)).await;
+        let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
+        let reply = match verb.as_str() {
+            "EHLO" => "250-here\r\n250 PIPELINING\r\n",
+            "MAIL" => {
+                recipients = 0;
+                "250 ok\r\n"
+            }
+            "RCPT" => {
+                recipients += 1;
+                match fault {
+                    Fault::Says421InThePipeline => {
+                        write.write_all(b"421 4.3.2 later\r\n").await?;
+                        return Ok(());
+                    }
+                    Fault::RefusesOneOfFifty if recipients == 17 => "550 5.1.1 nobody\r\n",
+                    _ => "250 ok\r\n",
+                }
+            }
+            "DATA" => {
+                if fault == Fault::HangsAfterData {
+                    return gone(&mut read).await;
+                }
+                write.write_all(b"354 go\r\n").await?;
+                let id = body(&mut read).await?;
+                *seen.bodies.lock().unwrap().entry(id).or_default() += 1;
+                if fault == Fault::ClosesAfterTheDot {
+                    return Ok(());
+                }
+                "250 2.0.0 taken\r\n"
+            }
+            "QUIT" => {
+                write.write_all(b"221 bye\r\n").await?;
+                return Ok(());
+            }
+            _ => "250 ok\r\n",
+        };
+        write.write_all(reply.as_bytes()).await?;
+    }
+}
+
+/// Reads until the client goes.
+async fn gone(read: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
+    let mut rest = [0; 1024];
+    while read.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// Reads a body to its dot; returns its subject.
+async fn body(read: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<String> {
+    let (mut line, mut id) = (String::new(), String::new());
+    loop {
+        line.clear();
+        if read.read_line(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(subject) = line.strip_prefix("Subject: ") {
+            id = subject.trim().to_owned();
+        }
+        if line == ".\r\n" {
+            return Ok(id);
+        }
+    }
+}
+
+struct TokioClock(tokio::time::Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_800_000_000) + self.0.elapsed()
+    }
+
+    fn mono(&self) -> Instant {
+        Instant::from_start(self.0.elapsed())
+    }
+}
+
+/// What became of recipients, by address.
+#[derive(Default)]
+struct Fates {
+    delivered: Mutex<BTreeMap<String, (usize, Duration)>>,
+    bounced: Mutex<BTreeMap<String, usize>>,
+    unknown: AtomicUsize,
+    ends: AtomicUsize,
+}
+
+impl Observer for Fates {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Delivered { recipient, after, .. } => {
+                let mut delivered = self.delivered.lock().unwrap();
+                let fate = delivered.entry(recipient.to_string()).or_default();
+                *fate = (fate.0 + 1, *after);
+                self.ends.fetch_add(1, Ordering::SeqCst);
+            }
+            Event::Bounced { recipient, .. } | Event::Expired { recipient, .. } => {
+                *self.bounced.lock().unwrap().entry(recipient.to_string()).or_default() += 1;
+                self.ends.fetch_add(1, Ordering::SeqCst);
+            }
+            Event::Deferred { status, .. } if status.outcome == postwright::core::Outcome::Unknown => {
+                self.unknown.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Lets everything pass, and counts the passes that are out.
+#[derive(Default)]
+struct Passes(Arc<()>);
+
+impl Pace for Passes {
+    fn admit(&self, _: Departure<'_>, _: Timestamp) -> Result<Pass, NotNow> {
+        Ok(Box::new(self.0.clone()))
+    }
+
+    fn observe(&self, _: Departure<'_>, _: &DeliveryStatus, _: Timestamp) {}
+}
+
+/// What one run brought.
+struct Run {
+    fates: Arc<Fates>,
+    seen: Arc<Seen>,
+    /// The 99th of 100 good messages, by time from acceptance to delivery.
+    good_p99: Duration,
+}
+
+fn zone() -> MemoryZone {
+    let mut text = "bad.test. MX 10 mx.bad.test.\nmx.bad.test. A 192.0.2.66\n".to_owned();
+    for site in 0..GOOD_SITES {
+        text += &format!(
+            "good{site}.test. MX 10 mx.good{site}.test.\nmx.good{site}.test. A 192.0.2.{}\n",
+            site + 1
+        );
+    }
+    MemoryZone::parse(&text).unwrap()
+}
+
+/// Mail to a bad site and to good ones; ends when every recipient has its end, and asserts that nothing leaked.
+async fn run(fault: Fault, to_bad: usize, recipients: usize) -> Run {
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (seen, fates, passes) =
+        (Arc::new(Seen::default()), Arc::new(Fates::default()), Arc::new(Passes::default()));
+    let start = tokio::time::Instant::now();
+    let world = World {
+        clock: Arc::new(TokioClock(start)),
+        entropy: Arc::new(SeededEntropy::new(7)),
+        resolver: Arc::new(zone()),
+    };
+    let network = Network { fault, start, seen: seen.clone() };
+    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
+    let spool = Arc::new(MemorySpool::default());
+    let mta =
+        Mta::builder("mta.test".parse().unwrap(), world, spool, client.with_connector(Arc::new(network)))
+            .settings(|settings| {
+                settings.connections = PER_SITE * (GOOD_SITES + 1);
+                settings.connections_per_site = PER_SITE;
+                settings.warn_after = None;
+            })
+            .pace(passes.clone())
+            .observer(fates.clone())
+            .build();
+    let mut expected = 0;
+    for number in 0..to_bad {
+        expected += submit(&mta, "bad.test", number, recipients).await;
+    }
+    for number in 0..100 {
+        expected += submit(&mta, &format!("good{}.test", number % GOOD_SITES), number, 1).await;
+    }
+    let (stop, stopped) = oneshot::channel::<()>();
+    let watch = async {
+        let deadline = tokio::time::Instant::now() + 24 * HOUR;
+        while fates.ends.load(Ordering::SeqCst) < expected {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{fault:?}: not all have come to an end in a day"
+            );
+            sleep(Duration::from_secs(1)).await;
+        }
+        drop(stop);
+    };
+    tokio::join!(mta.run(async { drop(stopped.await) }), watch);
+    // The leak oracle: connections, passes, memory for bodies, tasks.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(seen.open.load(Ordering::SeqCst), 0, "{fault:?}: connections are left");
+    assert_eq!(Arc::strong_count(&passes.0), 1, "{fault:?}: passes are left");
+    assert_eq!(mta.octets_in_flight(), 0, "{fault:?}: memory is left");
+    let after = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert_eq!(after, tasks, "{fault:?}: tasks are left");
+    let delivered = fates.delivered.lock().unwrap();
+    let mut good: Vec<Duration> =
+        delivered.iter().filter(|(to, _)| to.contains("@good")).map(|(_, (_, after))| *after).collect();
+    good.sort();
+    assert_eq!(good.len(), 100, "{fault:?}");
+    let good_p99 = good[98];
+    drop(delivered);
+    Run { fates, seen, good_p99 }
+}
+
+async fn submit(mta: &Mta, domain: &str, number: usize, recipients: usize) -> usize {
+    let to = (0..recipients).map(|i| format!("r{number}-{i}@{domain}").parse::<Mailbox>().unwrap());
+    let envelope = Envelope::new("a@mta.test".parse::<Mailbox>().unwrap(), to);
+    // No notifications, so that every end is one of ours.
+    let mut envelope = envelope;
+    envelope.reverse_path = postwright::core::ReversePath::Null;
+    let text = format!("Subject: {number}@{domain}\r\n\r\n{}", "some text\r\n".repeat(20));
+    mta.submit(&envelope, Message::from_bytes(text.into_bytes())).await.unwrap();
+    recipients
+}
+
+impl Run {
+    /// Every recipient has exactly one end; every body came exactly once, or `bodies` of the bad site's came more
+    /// often.
+    fn check(&self, fault: Fault, bounced: usize) {
+        for (to, (times, _)) in self.fates.delivered.lock().unwrap().iter() {
+            assert_eq!(*times, 1, "{fault:?}: {to} was told delivered {times} times");
+        }
+        assert_eq!(self.fates.bounced.lock().unwrap().len(), bounced, "{fault:?}");
+        let twice: usize = self.seen.bodies.lock().unwrap().values().map(|times| times - 1).sum();
+        let unknown = self.fates.unknown.load(Ordering::SeqCst);
+        assert_eq!(twice, unknown, "{fault:?}: as many came again as nobody could know of");
+        assert_eq!(unknown > 0, fault == Fault::ClosesAfterTheDot, "{fault:?}");
+        let most = self.seen.bad_most.load(Ordering::SeqCst);
+        assert!(most <= PER_SITE, "{fault:?}: {most} connections to the bad site at a time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_remote_costs_its_own_slots_and_nothing_else() {
+    let quiet = run(Fault::None, 0, 1).await.good_p99;
+    assert!(quiet < Duration::from_secs(10), "{quiet:?}");
+    for fault in [
+        Fault::None,
+        Fault::NeverGreets,
+        Fault::OneOctetAMinute,
+        Fault::HangsAfterData,
+        Fault::ClosesAfterTheDot,
+        Fault::Says421InThePipeline,
+        Fault::RepliesWithAMegabyte,
+        Fault::RepliesWithoutEnd,
+        Fault::ClosesAtOnce,
+    ] {
+        let seen = run(fault, 40, 1).await;
+        seen.check(fault, 0);
+        assert!(
+            seen.good_p99 <= quiet,
+            "{fault:?}: p99 of the others went from {quiet:?} to {:?}",
+            seen.good_p99
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refused_recipient_of_fifty_fails_alone() {
+    let seen = run(Fault::RefusesOneOfFifty, 3, 50).await;
+    seen.check(Fault::RefusesOneOfFifty, 3);
+    let bounced: Vec<String> = seen.fates.bounced.lock().unwrap().keys().cloned().collect();
+    assert_eq!(bounced, ["r0-16@bad.test", "r1-16@bad.test", "r2-16@bad.test"]);
+}
