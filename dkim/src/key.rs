@@ -90,6 +90,15 @@ impl KeyRecord {
         }
     }
 
+    /// Whether both records hold the same public key, however it is wrapped and whatever else they say.
+    pub fn has_same_key(&self, other: &KeyRecord) -> bool {
+        match (&self.key, &other.key) {
+            (PublicKey::Ed25519(one), PublicKey::Ed25519(other)) => one == other,
+            (one @ PublicKey::Rsa(_), other @ PublicKey::Rsa(_)) => one.rsa() == other.rsa(),
+            _ => false,
+        }
+    }
+
     /// `t=y`: the domain is testing DKIM.
     pub fn is_testing(&self) -> bool {
         self.testing
@@ -192,6 +201,14 @@ mod tests {
         }
         let long = format!("n={}; {ED}", "x".repeat(20_000));
         assert_eq!(parse(&long), Err(Reason::KeyRecordTooLong));
+    }
+
+    #[test]
+    fn one_key_is_one_key_in_any_record() {
+        let plain = parse(&format!("k=ed25519; {ED}")).unwrap();
+        assert!(plain.has_same_key(&parse(&format!("v=DKIM1; k=ed25519; t=s; n=x; {ED}")).unwrap()));
+        let other = format!("k=ed25519; p={}=", "A".repeat(43));
+        assert!(!plain.has_same_key(&parse(&other).unwrap()));
     }
 
     #[test]

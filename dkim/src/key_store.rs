@@ -1,12 +1,13 @@
-//! Which keys sign a message: the seam [`KeyStore`], and one in memory.
+//! Which keys sign a message: the seam [`KeyStore`], one in memory, and one whose keys are replaced while it serves.
 //!
 //! Invariant: a tenant's own keys for a domain replace the domain's keys; nothing falls back to another domain's.
 //!
 //! Standards: RFC 6376 3.1 (several selectors), 5.1 (who may sign).
 //!
-//! Not here: reading files and reloading (the program builds a new store and swaps it in), dates (rotation.rs).
+//! Not here: reading files (the program builds a new store and swaps it in), dates (rotation.rs).
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use postwright_core::Domain;
 
@@ -53,6 +54,33 @@ impl KeyStore for MemoryKeyStore {
     }
 }
 
+/// Keys that are replaced as a whole while others sign with them: for a program that re-reads its keys.
+///
+/// Invariant: a message is signed with the old keys or with the new ones, never with some of each.
+pub struct ReloadableKeyStore {
+    current: RwLock<Arc<dyn KeyStore>>,
+}
+
+impl ReloadableKeyStore {
+    /// Begins with these keys.
+    pub fn new(keys: impl KeyStore + 'static) -> ReloadableKeyStore {
+        ReloadableKeyStore { current: RwLock::new(Arc::new(keys)) }
+    }
+
+    /// Signs with these keys from now on.
+    pub fn replace(&self, keys: impl KeyStore + 'static) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+}
+
+impl KeyStore for ReloadableKeyStore {
+    fn signers(&self, domain: &Domain, tenant: Option<&str>) -> Vec<Signer> {
+        // The lock is held for the pointer only: a slow store never keeps `replace` waiting.
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        current.signers(domain, tenant)
+    }
+}
+
 #[cfg(test)]
 #[cfg(any(feature = "ring", feature = "aws-lc-rs"))]
 mod tests {
@@ -62,6 +90,21 @@ mod tests {
     fn signer(domain: &str, selector: &str) -> Signer {
         let (key, _) = SigningKey::generate(Provider::default(), KeyKind::Ed25519).unwrap();
         Signer::new(key, domain.parse().unwrap(), selector.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn keys_are_replaced_as_a_whole() {
+        let (mut old, mut new) = (MemoryKeyStore::new(), MemoryKeyStore::new());
+        ["a", "b"].into_iter().for_each(|name| old.insert(signer("example.org", name), None));
+        new.insert(signer("example.org", "c"), None);
+        let store = ReloadableKeyStore::new(old);
+        let names = || -> Vec<String> {
+            let signers = store.signers(&"example.org".parse().unwrap(), None);
+            signers.iter().map(|signer| signer.selector().to_string()).collect()
+        };
+        assert_eq!(names(), ["a", "b"]);
+        store.replace(new);
+        assert_eq!(names(), ["c"]);
     }
 
     #[test]

@@ -91,7 +91,7 @@ mod verify;
 pub use canon::{BodyCanon, Canon, CanonError, CanonPair, relaxed_field, simple_field};
 pub use crypto::{KeyError, Provider};
 pub use key::{KeyRecord, zone_strings};
-pub use key_store::{KeyStore, MemoryKeyStore};
+pub use key_store::{KeyStore, MemoryKeyStore, ReloadableKeyStore};
 pub use limits::Limits;
 pub use result::{DkimResult, Reason, Verdict};
 pub use rotation::{DnsStep, KeyState, Rotation, RotationPolicy, Step};

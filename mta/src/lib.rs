@@ -60,6 +60,8 @@ mod relay;
 #[cfg(feature = "reports")]
 pub mod reports;
 mod routes;
+#[cfg(feature = "authentication")]
+mod sealing;
 mod section;
 mod settings;
 #[cfg(feature = "authentication")]
@@ -85,6 +87,8 @@ pub use pace::{Departure, NotNow, Pace, Pass};
 pub use policy::{MessagePolicy, Visit};
 pub use relay::{RecipientCheck, Relay, Trusts};
 pub use routes::{Routes, Via};
+#[cfg(feature = "authentication")]
+pub use sealing::SealForwarded;
 pub use settings::{Retry, Settings};
 #[cfg(feature = "authentication")]
 pub use signing::SignOriginated;

@@ -16,12 +16,25 @@ use crate::policy::{MessagePolicy, Visit};
 pub struct SignOriginated {
     keys: Arc<dyn KeyStore>,
     clock: Arc<dyn Clock>,
+    tenants: Option<Box<TenantOf>>,
 }
+
+/// Whose message it is, by who hands it in.
+type TenantOf = dyn Fn(&Visit<'_>) -> Option<String> + Send + Sync;
 
 impl SignOriginated {
     /// Signs with the keys of a store, which is asked for each message: keys may change at any time.
     pub fn new(keys: Arc<dyn KeyStore>, clock: Arc<dyn Clock>) -> SignOriginated {
-        SignOriginated { keys, clock }
+        SignOriginated { keys, clock, tenants: None }
+    }
+
+    /// Tells tenants apart: a tenant's own keys for a domain take the place of the domain's.
+    pub fn with_tenants(
+        mut self,
+        tenant_of: impl Fn(&Visit<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> SignOriginated {
+        self.tenants = Some(Box::new(tenant_of));
+        self
     }
 
     fn sign(&self, visit: Visit<'_>, message: Message) -> Result<Message, Refusal> {
@@ -29,7 +42,8 @@ impl SignOriginated {
             return Ok(message);
         }
         let Some(domain) = author_domain(&message) else { return Ok(message) };
-        let signers = self.keys.signers(&domain, None);
+        let tenant = self.tenants.as_ref().and_then(|tenant_of| tenant_of(&visit));
+        let signers = self.keys.signers(&domain, tenant.as_deref());
         if signers.is_empty() {
             return Ok(message);
         }

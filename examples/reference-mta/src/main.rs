@@ -8,9 +8,11 @@ mod commands;
 mod config;
 mod control;
 mod demo;
+mod keys;
 mod log;
 mod outbound;
 mod reporting;
+mod rotation_file;
 mod signals;
 mod storage;
 

@@ -1,4 +1,4 @@
-//! `postwright dkim`: verify, sign, and make keys.
+//! `postwright dkim`: verify, sign, and make keys; rotation.rs has their rotation.
 //!
 //! A message on stdin may have the line ends of a file: each LF that stands alone is read as CRLF, as mail tools do.
 //! `sign` writes the message with CRLF, as it was signed.
@@ -17,6 +17,7 @@ use postwright_dkim::{
 use serde_json::{Value, json};
 
 use super::dns::DnsArgs;
+use super::rotation::RotationCommand;
 use super::{Failure, block_on, output};
 
 /// Largest message that is read from stdin, in octets.
@@ -37,6 +38,8 @@ enum DkimCommand {
     Sign(Sign),
     /// Makes a key file and prints the DNS record to publish.
     Keygen(Keygen),
+    /// Leads keys through their life: published, waiting, active, retiring, removed.
+    Rotation(RotationCommand),
 }
 
 impl Dkim {
@@ -45,6 +48,7 @@ impl Dkim {
             DkimCommand::Verify(verify) => verify.run(),
             DkimCommand::Sign(sign) => sign.run(),
             DkimCommand::Keygen(keygen) => keygen.run(),
+            DkimCommand::Rotation(rotation) => rotation.run(),
         }
     }
 }
@@ -94,7 +98,7 @@ pub(crate) fn show(result: &DkimResult) -> Value {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum KeyType {
+pub(super) enum KeyType {
     #[value(alias = "rsa-sha256")]
     Rsa,
     #[value(alias = "ed25519-sha256")]
@@ -232,11 +236,6 @@ struct Keygen {
 
 impl Keygen {
     fn run(self) -> Result<ExitCode, Failure> {
-        let (provider, kind) = match self.algorithm {
-            KeyType::Ed25519 => (Provider::ring(), KeyKind::Ed25519),
-            // ring generates no RSA keys.
-            KeyType::Rsa => (Provider::aws_lc_rs(), KeyKind::Rsa(self.bits)),
-        };
         let name = match (&self.domain, &self.selector) {
             (Some(domain), Some(selector)) => {
                 let name =
@@ -245,12 +244,22 @@ impl Keygen {
             }
             _ => String::new(),
         };
-        let (key, pem) = SigningKey::generate(provider, kind).map_err(Failure::new)?;
-        write_private(&self.out, &pem)
-            .map_err(|error| Failure::new(format!("{}: {error}", self.out.display())))?;
+        let key = new_key(self.algorithm, self.bits, &self.out)?;
         output::text(&format!("{name}{}\n", zone_strings(&key.record())))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Makes a key and writes it to a new file.
+pub(super) fn new_key(algorithm: KeyType, bits: u32, out: &Path) -> Result<SigningKey, Failure> {
+    let (provider, kind) = match algorithm {
+        KeyType::Ed25519 => (Provider::ring(), KeyKind::Ed25519),
+        // ring generates no RSA keys.
+        KeyType::Rsa => (Provider::aws_lc_rs(), KeyKind::Rsa(bits)),
+    };
+    let (key, pem) = SigningKey::generate(provider, kind).map_err(Failure::new)?;
+    write_private(out, &pem).map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
+    Ok(key)
 }
 
 /// Writes a new file that nobody but its owner can read, and never an existing one.

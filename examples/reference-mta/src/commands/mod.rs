@@ -15,6 +15,7 @@ mod feedback;
 pub(crate) mod output;
 mod queue;
 mod report;
+mod rotation;
 mod send;
 mod serve;
 mod shaping;

@@ -14,13 +14,12 @@ use postwright::core::{
     Answer, BoxFuture, Budget, Clock, DnsError, Domain, Host, Mailbox, Name, RecordKind, Resolver,
     SystemClock, SystemEntropy, World,
 };
-use postwright::dkim::{MemoryKeyStore, Provider, Signer, SigningKey};
 use postwright::queue::Spool;
 use postwright::reports::Reports;
 use postwright::shaping::{MemoryTokenStore, Shaper};
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_server::{Server, ServerConfig};
-use postwright::{MessagePolicy, Metrics, Mta, Relay, Shaped, SignOriginated};
+use postwright::{MessagePolicy, Metrics, Mta, Relay, Shaped};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -28,6 +27,7 @@ use super::{Failure, output};
 use crate::config::feedback::Recipients;
 use crate::config::{Config, Dmarc, Listener, Network, Role, SmartHost};
 use crate::control::{Control, Desk};
+use crate::keys::Keys;
 use crate::{certificate, log, outbound, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
@@ -63,8 +63,9 @@ impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         log::start();
         let accept_only = self.accept_only;
+        let file = self.config.clone();
         let config = self.config()?;
-        super::runtime()?.block_on(serve(config, accept_only))
+        super::runtime()?.block_on(serve(config, file, accept_only))
     }
 
     fn config(self) -> Result<Config, Failure> {
@@ -91,11 +92,16 @@ impl Serve {
     }
 }
 
-async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
+/// `file`: what is read again at SIGHUP.
+async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Result<ExitCode, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
     let spool = crate::storage::open(&config, clock.clone()).await?;
-    let (mta, reports) = assemble(&config, clock.clone(), metrics.clone(), spool)?;
+    let resolver = resolver(&config)?;
+    let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver };
+    let keys = Keys::load(&config, &world)?;
+    let hangups = signals::Hangups::listen();
+    let (mta, reports) = assemble(&config, world, metrics.clone(), spool, &keys)?;
     let budget = Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
     let recipients = config.relay.recipients.as_deref().map(Recipients::load).transpose()?.map(Arc::new);
     let mut servers = Vec::new();
@@ -143,12 +149,18 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
             mta.run(stopping()).await;
         }
     };
+    let reloading = async {
+        tokio::select! {
+            () = hangups.each(|| keys.reload(file.as_deref())) => {}
+            () = stopping() => {}
+        }
+    };
     let reporting = async {
         if let Some(reports) = reports.filter(|_| !accept_only) {
             reports.run(&mta, stopping()).await;
         }
     };
-    let work = async { tokio::join!(stop, listening, delivering, reporting) };
+    let work = async { tokio::join!(stop, listening, delivering, reporting, reloading) };
     let desk = Desk { operator: mta.operator(), metrics: metrics.clone(), clock };
     tokio::select! {
         _ = work => {}
@@ -161,14 +173,14 @@ async fn serve(config: Config, accept_only: bool) -> Result<ExitCode, Failure> {
 /// The system that the configuration describes.
 fn assemble(
     config: &Config,
-    clock: Arc<dyn Clock>,
+    world: World,
     metrics: Arc<Metrics>,
     spool: Arc<dyn Spool>,
+    keys: &Keys,
 ) -> Result<(Mta, Option<Arc<Reports>>), Failure> {
-    let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver: resolver(config)? };
-    let client = Client::new(&Trust::Web, clock).map_err(Failure::new)?;
+    let client = Client::new(&Trust::Web, world.clock.clone()).map_err(Failure::new)?;
     let reports = crate::reporting::open(config, &world)?;
-    let policies = policies(config, &world, reports.as_ref())?;
+    let policies = policies(config, &world, reports.as_ref(), keys);
     let mut builder = Mta::builder(config.hostname.clone(), world.clone(), spool, client)
         .routes(outbound::routes(config))
         .settings(|settings| {
@@ -233,12 +245,13 @@ fn relay(config: &Config, role: Role, recipients: Option<&Arc<Recipients>>) -> R
     }
 }
 
-/// Checks what strangers send, then signs what we originate.
+/// Checks what strangers send and seals it, then signs what we originate.
 fn policies(
     config: &Config,
     world: &World,
     reports: Option<&Arc<Reports>>,
-) -> Result<Vec<Arc<dyn MessagePolicy>>, Failure> {
+    keys: &Keys,
+) -> Vec<Arc<dyn MessagePolicy>> {
     let mut policies: Vec<Arc<dyn MessagePolicy>> = Vec::new();
     if config.authentication.check {
         let enforcement = match config.authentication.dmarc {
@@ -253,21 +266,8 @@ fn policies(
         }
         policies.push(Arc::new(policy));
     }
-    if !config.dkim.is_empty() {
-        let mut keys = MemoryKeyStore::new();
-        for key in &config.dkim {
-            let wrong = |what: &dyn std::fmt::Display| Failure::new(format!("{}: {what}", key.key.display()));
-            let file = std::fs::read(&key.key).map_err(|error| wrong(&error))?;
-            let private = SigningKey::read(Provider::ring(), &file).map_err(|error| wrong(&error))?;
-            let selector = key.selector.parse().map_err(|error| wrong(&error))?;
-            keys.insert(
-                Signer::new(private, key.domain.clone(), selector).map_err(|error| wrong(&error))?,
-                None,
-            );
-        }
-        policies.push(Arc::new(SignOriginated::new(Arc::new(keys), world.clock.clone())));
-    }
-    Ok(policies)
+    policies.extend(keys.policies());
+    policies
 }
 
 /// Knows nothing, and says so: no answer is no reason to bounce.

@@ -18,7 +18,8 @@ use postwright_core::Domain;
 
 pub(crate) use network::Network;
 pub(crate) use schema::{
-    Config, DEFAULT_TEXT, Dmarc, Feedback as FeedbackConfig, Listener, Lmtp, Role, SmartHost, span,
+    ArcKey, Config, DEFAULT_TEXT, DkimKey, Dmarc, Feedback as FeedbackConfig, Listener, Lmtp, Role,
+    SmartHost, span,
 };
 
 use crate::commands::Failure;
@@ -51,6 +52,7 @@ impl Config {
                 return Err(format!("two [[listen]] sections have the address {}", listener.address));
             }
         }
+        self.dkim.iter().try_for_each(|key| key.check())?;
         for network in &self.relay.from {
             if let Some(reason) = network.open_relay() {
                 return Err(format!(
@@ -163,6 +165,14 @@ mod tests {
             (
                 "[retry]\nfirst = \"2h\"\nlongest = \"1h\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
                 &["retry.first", "retry.longest"],
+            ),
+            (
+                "[[dkim]]\ndomain = \"a.example\"\nselector = \"s\"",
+                &["a.example", "selector and key", "rotation"],
+            ),
+            (
+                "[[dkim]]\ndomain = \"a.example\"\nrotation = \"f\"\ntenant = \"t\"",
+                &["a.example", "tenant", "from"],
             ),
             ("listen = []", &["[[listen]]"]),
             ("[[route]]\ndomain = \"x.example\"\nlmtp = \"unix:run\"", &["mta.toml:3", "unix:/run/lmtp"]),

@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) authentication: Authentication,
     pub(crate) reports: Reports,
     pub(crate) dkim: Vec<DkimKey>,
+    pub(crate) arc: Option<ArcKey>,
     pub(crate) route: Vec<RouteTo>,
     pub(crate) feedback: Feedback,
     pub(crate) tls_reports: Option<TlsReports>,
@@ -54,6 +55,7 @@ impl Default for Config {
             authentication: Authentication::default(),
             reports: Reports::default(),
             dkim: Vec::new(),
+            arc: None,
             route: Vec::new(),
             feedback: Feedback::default(),
             tls_reports: None,
@@ -176,10 +178,40 @@ pub(crate) struct TlsReports {
     pub(crate) file: PathBuf,
 }
 
-/// A key that signs for a domain.
+/// A key that signs for a domain, or a rotation that says which one does.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DkimKey {
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) domain: Domain,
+    pub(crate) selector: Option<String>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) rotation: Option<PathBuf>,
+    pub(crate) tenant: Option<String>,
+    #[serde(default)]
+    pub(crate) from: Vec<Network>,
+}
+
+impl DkimKey {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let domain = &self.domain;
+        match (&self.selector, &self.key, &self.rotation) {
+            (Some(_), Some(_), None) | (None, None, Some(_)) => {}
+            _ => return Err(format!("[[dkim]] for {domain} has either selector and key, or rotation")),
+        }
+        if self.tenant.is_some() == self.from.is_empty() {
+            return Err(format!(
+                "[[dkim]] for {domain}: tenant says whose key it is, and from where it sends; give both"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The key that seals what is forwarded.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ArcKey {
     #[serde(deserialize_with = "from_text")]
     pub(crate) domain: Domain,
     pub(crate) selector: String,
