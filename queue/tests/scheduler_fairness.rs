@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postwright_core::Timestamp;
+use postwright_queue::SpoolId;
 use postwright_queue::scheduler::{
-    Attempt, Next, Order, OrderKind, Reason, ReportEvent, RetryPolicy, SchedulerConfig, Selector, Task,
+    Attempt, JOB, Next, Order, OrderKind, Reason, ReportEvent, RetryPolicy, SchedulerConfig, Selector, Task,
 };
 use support::{DAY, HOUR, MINUTE, START, World, exact_config};
 
@@ -313,5 +314,63 @@ fn a_paused_site_can_be_resumed() {
     world.scheduler.resume_site("pool", "one.example");
     let attempt = world.only_attempt();
     world.finish_with(attempt, 250);
+    world.assert_idle();
+}
+
+/// A message of a job.
+fn of_job(world: &mut World, job: &str, to: &str) -> SpoolId {
+    let mut entry = world.entry(&[to]);
+    entry.metadata.insert(JOB.into(), job.as_bytes().into());
+    world.accept_entry(entry)
+}
+
+fn job(name: &str) -> Selector {
+    Selector { job: Some(name.into()), ..Selector::default() }
+}
+
+#[test]
+fn a_job_is_suspended_and_cancelled_over_a_restart_and_nothing_else() {
+    let mut world = World::exact();
+    let (first, second) =
+        (of_job(&mut world, "june", "a@one.example"), of_job(&mut world, "june", "b@two.example"));
+    let other = of_job(&mut world, "july", "c@one.example");
+    let suspend = order(job("june"), OrderKind::Suspend, START + HOUR);
+    let effects = world.scheduler.give(suspend, START);
+    world.perform(effects);
+    for restart in [false, true] {
+        if restart {
+            world.restart();
+        }
+        let attempt = world.only_attempt();
+        assert_eq!(attempt.id, other);
+        world.finish_with(attempt, 452);
+        for id in [first, second] {
+            let waits = world.scheduler.why(id, world.now);
+            assert_eq!(waits[0].reason, Reason::Suspended("maintenance".into()));
+            assert_eq!(waits[0].until, Some(START + HOUR), "it says until when");
+        }
+        world.now = world.now + 10 * MINUTE;
+    }
+    // A message of the job that comes later is held too.
+    let late = of_job(&mut world, "june", "d@two.example");
+    assert!(matches!(world.scheduler.why(late, world.now)[0].reason, Reason::Suspended(_)));
+    let cancel = order(job("june"), OrderKind::Cancel { bounce: false }, world.now + HOUR);
+    let cancel = Order { given: world.now, ..cancel };
+    let effects = world.scheduler.give(cancel, world.now);
+    world.perform(effects);
+    world.restart();
+    for attempt in world.attempts() {
+        match attempt.task {
+            Task::Cancel => world.finish(attempt, Vec::new()),
+            _ => {
+                assert_eq!(attempt.id, other);
+                world.finish_with(attempt, 250);
+            }
+        }
+    }
+    for id in [first, second, late] {
+        assert_eq!(world.events(id), [(0, ReportEvent::Cancelled)]);
+    }
+    assert_eq!(world.events(other), [(0, ReportEvent::Delivered)]);
     world.assert_idle();
 }

@@ -37,6 +37,7 @@ impl Scheduler {
         }
         let Some(first) = last else { return false };
         self.by_id.insert(entry.id, first);
+        self.jobs.note(entry);
         for number in self.units_of(entry.id) {
             self.start(number, now);
         }
@@ -133,12 +134,12 @@ impl Scheduler {
         let Some(unit) = self.units.get_mut(number) else { return };
         let Some(lane) = self.lanes.get(unit.lane) else { return };
         let restored = unit.flags.has(Flags::UNTRIED);
-        let cancelled = || self.orders.cancellation(unit.id, &lane.lane, unit.id.created(), now);
+        let cancelled = || self.orders.cancellation(unit.id, &self.jobs, &lane.lane, unit.id.created(), now);
         // What is accepted now came after the order.
         if let Some(bounce) = restored.then(cancelled).flatten() {
             unit.flags.set(Flags::CANCELLED, true);
             unit.flags.set(Flags::BOUNCED, bounce);
-        } else if let Some(order) = self.orders.hold(unit.id, &lane.lane, now) {
+        } else if let Some(order) = self.orders.hold(unit.id, &self.jobs, &lane.lane, now) {
             unit.flags.set(Flags::HELD, true);
             unit.due = unit.due.max(order.until);
         }
@@ -164,6 +165,7 @@ impl Scheduler {
         let (id, next, lane_number) = (unit.id, unit.sibling, unit.lane);
         if next == number {
             self.by_id.remove(&id);
+            self.jobs.forget(id);
             self.messages.fetch_sub(1, Ordering::AcqRel);
         } else {
             for other in self.units_of(id) {

@@ -62,6 +62,7 @@
 mod admit;
 mod attempt;
 mod hold;
+mod jobs;
 mod lane;
 mod operate;
 mod orders;
@@ -83,6 +84,7 @@ pub use attempt::{
     Settlement, Task, Waiting,
 };
 pub use hold::Taken;
+pub use jobs::JOB;
 pub use lane::{Lane, LaneId};
 pub use orders::{Order, OrderKind};
 pub use policy::{Policies, RetryPolicy, Schedule, Selector};
@@ -90,6 +92,7 @@ pub use ready::Site;
 pub use view::{LaneView, SiteView, Totals};
 
 use crate::{Claim, Claimed, Entry, SpoolId};
+use jobs::Jobs;
 use lane::{LaneState, Place, Route};
 use orders::Orders;
 use ready::{FlowKey, Ready};
@@ -182,6 +185,7 @@ pub struct Scheduler {
     in_flight: usize,
     housekeeping: usize,
     turns: u32,
+    jobs: Jobs,
     /// Attempts that are out for messages that were forgotten meanwhile, by message.
     astray: BTreeMap<SpoolId, usize>,
 }
@@ -210,6 +214,7 @@ impl Scheduler {
             in_flight: 0,
             housekeeping: 0,
             turns: 0,
+            jobs: Jobs::default(),
             astray: BTreeMap::new(),
         }
     }

@@ -17,6 +17,7 @@ use super::orders::{Order, OrderKind, Orders};
 use super::policy::Selector;
 use super::unit::{Flags, State};
 use super::{Scheduler, Timer};
+use crate::SpoolId;
 use crate::codec::DecodeError;
 
 impl Scheduler {
@@ -76,7 +77,7 @@ impl Scheduler {
                 };
                 let Some(unit) = self.units.get_mut(unit_number).filter(valid) else { continue };
                 let held = unit.flags.has(Flags::HELD);
-                if at > now && !held && selector.matches_message(unit.id, &name) {
+                if at > now && !held && selector.matches_message(unit.id, &self.jobs, &name) {
                     unit.due = now;
                     flushed += 1;
                 }
@@ -96,7 +97,7 @@ impl Scheduler {
         let (until, given) = (order.until, order.given);
         self.orders.give(order);
         match kind {
-            OrderKind::Suspend if selector.message.is_some() => self.hold(&selector, until),
+            OrderKind::Suspend if selector.is_of_messages() => self.hold(&selector, until),
             OrderKind::Suspend => self.suspend_again(now),
             OrderKind::Bind(_) => self.ask_again(&selector, now),
             OrderKind::Cancel { bounce } => self.cancel(&selector, bounce, given, now),
@@ -106,14 +107,12 @@ impl Scheduler {
     /// What an order held, goes on.
     fn lift(&mut self, order: &Order, now: Timestamp) {
         match &order.kind {
-            OrderKind::Suspend => match order.selector.message {
-                Some(id) => {
-                    for number in self.units_of(id) {
-                        self.unhold(number, now);
-                    }
+            OrderKind::Suspend if order.selector.is_of_messages() => {
+                for number in self.chosen(&order.selector) {
+                    self.unhold(number, now);
                 }
-                None => self.suspend_again(now),
-            },
+            }
+            OrderKind::Suspend => self.suspend_again(now),
             OrderKind::Bind(_) => self.ask_again(&order.selector, now),
             OrderKind::Cancel { .. } => {}
         }
@@ -129,17 +128,28 @@ impl Scheduler {
         }
     }
 
+    /// The units of the message, or of the job, that a selector names.
+    fn chosen(&self, selector: &Selector) -> Vec<u32> {
+        let ids: Vec<SpoolId> = match (selector.message, &selector.job) {
+            (Some(id), _) => vec![id],
+            (None, Some(job)) => self.jobs.of(job).collect(),
+            (None, None) => Vec::new(),
+        };
+        let matches = |number: &u32| {
+            let lane = self.units.get(*number).and_then(|unit| Some((unit.id, self.lanes.get(unit.lane)?)));
+            lane.is_some_and(|(id, lane)| selector.matches_message(id, &self.jobs, &lane.lane))
+        };
+        ids.into_iter().flat_map(|id| self.units_of(id)).filter(matches).collect()
+    }
+
     fn hold(&mut self, selector: &Selector, until: Timestamp) {
-        let Some(id) = selector.message else { return };
-        for number in self.units_of(id) {
+        for number in self.chosen(selector) {
             let Some(unit) = self.units.get_mut(number) else { continue };
             let Some(lane) = self.lanes.get_mut(unit.lane) else { continue };
-            if selector.matches_message(id, &lane.lane) {
-                unit.flags.set(Flags::HELD, true);
-                unit.due = unit.due.max(until);
-                if unit.state == State::Waiting {
-                    lane.due.push(Reverse((unit.due, number)));
-                }
+            unit.flags.set(Flags::HELD, true);
+            unit.due = unit.due.max(until);
+            if unit.state == State::Waiting {
+                lane.due.push(Reverse((unit.due, number)));
             }
         }
     }
@@ -185,9 +195,15 @@ impl Scheduler {
         let matching = |(number, unit): (u32, &super::Unit)| {
             let lane = self.lanes.get(unit.lane)?;
             let old = unit.id.created() <= given;
-            (old && selector.matches_message(unit.id, &lane.lane)).then_some(number)
+            (old && selector.matches_message(unit.id, &self.jobs, &lane.lane)).then_some(number)
         };
-        let numbers: Vec<u32> = self.units.iter().filter_map(matching).collect();
+        // A message or a job is found without a look at all the others.
+        let numbers: Vec<u32> = if selector.is_of_messages() {
+            let unit = |number: u32| self.units.get(number).map(|unit| (number, unit));
+            self.chosen(selector).into_iter().filter_map(unit).filter_map(matching).collect()
+        } else {
+            self.units.iter().filter_map(matching).collect()
+        };
         for number in numbers {
             let Some(unit) = self.units.get_mut(number) else { continue };
             unit.flags.set(Flags::CANCELLED, true);

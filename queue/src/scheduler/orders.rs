@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use postwright_core::Timestamp;
 
+use super::jobs::Jobs;
 use super::lane::Lane;
 use super::policy::Selector;
 use crate::codec::DecodeError;
@@ -16,7 +17,9 @@ use crate::{Change, SpoolId};
 
 /// All keys of ours begin with this.
 const PREFIX: &str = "order/";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without jobs.
+const FIRST_VERSION: u8 = 1;
 
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,7 @@ impl Order {
             }
         }
         w.option(self.selector.message, |w, id| w.raw(id.as_bytes()));
+        w.option(self.selector.job.as_deref(), Writer::str);
         w.option(self.selector.tenant.as_deref(), Writer::str);
         w.option(self.selector.stream.as_deref(), Writer::str);
         w.option(self.selector.domain.as_ref(), |w, domain| w.str(domain.as_str()));
@@ -91,7 +95,7 @@ impl Order {
     fn decode(value: &[u8]) -> Result<Order, DecodeError> {
         let mut r = Reader::new(value);
         let version = r.byte()?;
-        if version != VERSION {
+        if version != VERSION && version != FIRST_VERSION {
             return Err(DecodeError::Version(version));
         }
         let kind = match r.byte()? {
@@ -104,10 +108,11 @@ impl Order {
             let bytes = r.take(16)?.try_into().map_err(|_| DecodeError::Truncated)?;
             Ok(SpoolId::from_bytes(bytes))
         })?;
+        let job = if version == FIRST_VERSION { None } else { r.option(|r| r.str().map(Into::into))? };
         let tenant = r.option(|r| r.str().map(Into::into))?;
         let stream = r.option(|r| r.str().map(Into::into))?;
         let domain = r.option(|r| r.parse("a domain"))?;
-        let selector = Selector { message, tenant, stream, domain };
+        let selector = Selector { message, job, tenant, stream, domain };
         let order = Order { selector, kind, until: r.time()?, given: r.time()?, reason: r.str()?.into() };
         r.end()?;
         Ok(order)
@@ -161,15 +166,15 @@ impl Orders {
         self.orders.iter().filter(suspends).max_by_key(|order| order.until)
     }
 
-    /// The suspension of one message, if there is one.
-    pub(super) fn hold(&self, id: SpoolId, lane: &Lane, now: Timestamp) -> Option<&Order> {
+    /// The suspension of one message, by its id or its job, that lasts longest.
+    pub(super) fn hold(&self, id: SpoolId, jobs: &Jobs, lane: &Lane, now: Timestamp) -> Option<&Order> {
         let holds = |order: &&Order| {
             order.kind == OrderKind::Suspend
                 && order.until > now
-                && order.selector.message == Some(id)
-                && order.selector.matches_message(id, lane)
+                && order.selector.is_of_messages()
+                && order.selector.matches_message(id, jobs, lane)
         };
-        self.orders.iter().find(holds)
+        self.orders.iter().filter(holds).max_by_key(|order| order.until)
     }
 
     /// The route that a lane is bound to; the latest order counts.
@@ -186,6 +191,7 @@ impl Orders {
     pub(super) fn cancellation(
         &self,
         id: SpoolId,
+        jobs: &Jobs,
         lane: &Lane,
         created: Timestamp,
         now: Timestamp,
@@ -194,7 +200,7 @@ impl Orders {
             OrderKind::Cancel { bounce }
                 if order.until > now
                     && created <= order.given
-                    && order.selector.matches_message(id, lane) =>
+                    && order.selector.matches_message(id, jobs, lane) =>
             {
                 Some(bounce)
             }
@@ -211,6 +217,7 @@ mod tests {
         Order {
             selector: Selector {
                 message: Some(SpoolId::from_bytes([7; 16])),
+                job: Some("newsletter 7".into()),
                 tenant: Some("a \"b\"".into()),
                 stream: None,
                 domain: "example.org".parse().ok(),
@@ -238,6 +245,25 @@ mod tests {
                 assert!(Order::decode(&value[..len]).is_err(), "cut to {len}");
             }
         }
+    }
+
+    /// As version 1 wrote it, by hand: a cancellation without notification of tenant "t", until 9 s, given at 5 s.
+    #[test]
+    fn orders_of_the_first_version_are_read() {
+        let Change::Control { value: Some(value), .. } = (Order {
+            selector: Selector { tenant: Some("t".into()), ..Selector::default() },
+            ..order(OrderKind::Cancel { bounce: false })
+        })
+        .store() else {
+            panic!("a control")
+        };
+        // Version, kind, whether to tell, no message; then version 2 has the job, which version 1 does not.
+        let mut first = value.to_vec();
+        assert_eq!(first[..5], [2, 2, 0, 0, 0]);
+        first.remove(4);
+        first[0] = 1;
+        let read = Order::decode(&first).unwrap();
+        assert_eq!((read.selector.tenant.as_deref(), read.selector.job), (Some("t"), None));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use postwright_core::{DeliveryStatus, Diagnostic, Domain, Entropy, Host, Timestamp};
 
+use super::jobs::Jobs;
 use super::lane::Lane;
 use crate::SpoolId;
 
@@ -167,6 +168,8 @@ fn looks_like_greylisting(status: &DeliveryStatus) -> bool {
 pub struct Selector {
     /// One message.
     pub message: Option<SpoolId>,
+    /// The messages of one [job](super::JOB).
+    pub job: Option<Box<str>>,
     /// A tenant.
     pub tenant: Option<Box<str>>,
     /// A stream.
@@ -176,9 +179,14 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Whether a lane matches; one message's selector matches no lane as a whole.
+    /// Whether a lane matches; a selector of some of its messages matches no lane as a whole.
     pub(super) fn matches_lane(&self, lane: &Lane) -> bool {
-        self.message.is_none() && self.matches(lane)
+        !self.is_of_messages() && self.matches(lane)
+    }
+
+    /// Whether it names messages, or a job, and not lanes.
+    pub(super) fn is_of_messages(&self) -> bool {
+        self.message.is_some() || self.job.is_some()
     }
 
     fn matches(&self, lane: &Lane) -> bool {
@@ -191,16 +199,19 @@ impl Selector {
     }
 
     /// Whether a message of a lane matches.
-    pub(super) fn matches_message(&self, id: SpoolId, lane: &Lane) -> bool {
-        self.message.is_none_or(|message| message == id) && self.matches(lane)
+    pub(super) fn matches_message(&self, id: SpoolId, jobs: &Jobs, lane: &Lane) -> bool {
+        self.message.is_none_or(|message| message == id)
+            && self.job.as_deref().is_none_or(|job| jobs.has(job, id))
+            && self.matches(lane)
     }
 }
 
-/// `message=... tenant="..." stream="..." domain=...`, or `*` for everything.
+/// `message=... job="..." tenant="..." stream="..." domain=...`, or `*` for everything.
 impl std::fmt::Display for Selector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut parts = Vec::new();
         parts.extend(self.message.map(|id| format!("message={id}")));
+        parts.extend(self.job.as_ref().map(|job| format!("job={job:?}")));
         parts.extend(self.tenant.as_ref().map(|tenant| format!("tenant={tenant:?}")));
         parts.extend(self.stream.as_ref().map(|stream| format!("stream={stream:?}")));
         parts.extend(self.domain.as_ref().map(|domain| format!("domain={domain}")));
@@ -211,7 +222,7 @@ impl std::fmt::Display for Selector {
 /// The policies of a scheduler: the first rule that matches a lane, or the default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policies {
-    /// Overrides, most special first. A rule with a `message` matches nothing.
+    /// Overrides, most special first. A rule with a `message` or a `job` matches nothing.
     pub rules: Vec<(Selector, RetryPolicy)>,
     /// For everything else.
     pub default: RetryPolicy,

@@ -143,7 +143,7 @@ impl Scheduler {
             State::Waiting => {}
         }
         if unit.flags.has(Flags::HELD) && unit.due > now {
-            let order = self.orders.hold(unit.id, &lane.lane, now);
+            let order = self.orders.hold(unit.id, &self.jobs, &lane.lane, now);
             return (
                 Reason::Suspended(order.map(|order| order.reason.clone()).unwrap_or_default()),
                 Some(unit.due),
