@@ -102,6 +102,15 @@ impl EnhancedStatus {
         self.detail
     }
 
+    /// Appends the text of the status, such as `5.1.1`.
+    pub fn write_to(self, out: &mut Vec<u8>) {
+        write_number(self.class.into(), out);
+        out.push(b'.');
+        write_number(self.subject, out);
+        out.push(b'.');
+        write_number(self.detail, out);
+    }
+
     /// The same condition with another class: `4.7.1` for `5.7.1`. `None` for a class that does not exist.
     pub const fn with_class(self, class: u8) -> Option<EnhancedStatus> {
         EnhancedStatus::new(class, self.subject, self.detail)
@@ -119,6 +128,10 @@ impl FromStr for EnhancedStatus {
     type Err = EnhancedStatusError;
 
     fn from_str(text: &str) -> Result<Self, EnhancedStatusError> {
+        // Most words that are tried are none, and show it at once.
+        if !matches!(text.as_bytes(), [b'2' | b'4' | b'5', b'.', ..]) {
+            return Err(EnhancedStatusError);
+        }
         let mut parts = text.split('.');
         let mut number = || -> Option<u16> {
             let part = parts.next()?;
@@ -218,10 +231,10 @@ impl Reply {
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let last = self.lines.len() - 1;
         for (i, line) in self.lines.iter().enumerate() {
-            out.extend_from_slice(self.code.to_string().as_bytes());
+            write_number(self.code.get(), out);
             out.push(if i == last { b' ' } else { b'-' });
             if let Some(status) = self.status {
-                out.extend_from_slice(status.to_string().as_bytes());
+                status.write_to(out);
                 out.push(b' ');
             }
             out.extend_from_slice(line.as_bytes());
@@ -230,8 +243,20 @@ impl Reply {
     }
 }
 
+/// In decimal, without the machinery of formatting: replies are written for every command.
+fn write_number(number: u16, out: &mut Vec<u8>) {
+    if number >= 10 {
+        write_number(number / 10, out);
+    }
+    // A digit is below 10.
+    out.push(b'0' + (number % 10) as u8);
+}
+
 fn clean_line(line: &str) -> Box<str> {
     let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.len() <= REPLY_TEXT_MAX && line.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return line.into();
+    }
     let mut end = line.len().min(REPLY_TEXT_MAX);
     while !line.is_char_boundary(end) {
         end -= 1;
@@ -332,6 +357,16 @@ mod tests {
         let reply =
             Reply::new(ReplyCode::new(354).unwrap(), "go").with_status(EnhancedStatus::known(2, 0, 0));
         assert_eq!(reply.status(), None);
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_are_printed() {
+        for (class, subject, detail) in [(2, 0, 0), (4, 7, 10), (5, 100, 999), (5, 1, 101)] {
+            let status = EnhancedStatus::known(class, subject, detail);
+            let mut out = Vec::new();
+            status.write_to(&mut out);
+            assert_eq!(out, status.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -6,8 +6,6 @@
 //!
 //! Not here: what to reply.
 
-use std::io::Write as _;
-
 use postwright_core::{EnhancedStatus, Reply};
 
 /// Replies that are not yet written.
@@ -20,11 +18,15 @@ pub(super) struct Output {
 impl Output {
     /// A one-line reply of the machine's own. `text` comes from the source or from checked configuration.
     pub(super) fn say(&mut self, code: u16, status: Option<EnhancedStatus>, text: &str) {
-        // Writing to a Vec cannot fail.
-        let _ = match status {
-            Some(status) => write!(self.bytes, "{code} {status} {text}\r\n"),
-            None => write!(self.bytes, "{code} {text}\r\n"),
-        };
+        // Each is below 10: a code has three digits.
+        self.bytes.extend([code / 100 % 10, code / 10 % 10, code % 10].map(|digit| b'0' + digit as u8));
+        self.bytes.push(b' ');
+        if let Some(status) = status {
+            status.write_to(&mut self.bytes);
+            self.bytes.push(b' ');
+        }
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
     }
 
     /// Any reply.
