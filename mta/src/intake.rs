@@ -59,7 +59,7 @@ impl Handler for Reception {
                 refusal
             });
         }
-        self.0.relay.check(session.peer.address.ip(), &recipient.mailbox)
+        self.0.relay.check_session(session, &recipient.mailbox)
     }
 
     async fn message(
@@ -72,7 +72,7 @@ impl Handler for Reception {
             peer: session.peer.address,
             hello: session.hello.as_ref().map(|hello| &*hello.name),
             with: session.protocol_keyword(),
-            trusted: self.0.relay.trusts(session.peer.address.ip()),
+            trusted: self.0.relay.trusts_session(session),
         };
         let rest = self.returned(envelope, &message).await?;
         let envelope = rest.as_ref().unwrap_or(envelope);

@@ -85,7 +85,7 @@ pub use operator::Operator;
 pub use pace::Shaped;
 pub use pace::{Departure, NotNow, Pace, Pass};
 pub use policy::{MessagePolicy, Visit};
-pub use relay::{RecipientCheck, Relay, Trusts};
+pub use relay::{RecipientCheck, Relay, Trusts, TrustsSession};
 pub use routes::{Routes, Via};
 #[cfg(feature = "authentication")]
 pub use sealing::SealForwarded;

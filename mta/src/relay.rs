@@ -4,15 +4,19 @@
 //!
 //! Standards: RFC 5321 3.6.2, 7.1; RFC 3463 3.8 (`5.7.1`).
 //!
-//! Not here: whether a mailbox exists (the embedder's [`RecipientCheck`]), authentication.
+//! Not here: whether a mailbox exists (the embedder's [`RecipientCheck`]), logging in.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use postwright_core::{Domain, EnhancedStatus, Host, Mailbox, Refusal};
+use postwright_smtp_server::Session;
 
 /// Whether an address belongs to those who may send anywhere.
 pub type Trusts = dyn Fn(IpAddr) -> bool + Send + Sync;
+
+/// Whether a session may send anywhere for what it has shown: a login, a certificate.
+pub type TrustsSession = dyn Fn(&Session) -> bool + Send + Sync;
 
 /// Whether a mailbox of one of our domains exists.
 pub type RecipientCheck = dyn Fn(&Mailbox) -> Result<(), Refusal> + Send + Sync;
@@ -33,6 +37,7 @@ pub type RecipientCheck = dyn Fn(&Mailbox) -> Result<(), Refusal> + Send + Sync;
 #[derive(Clone)]
 pub struct Relay {
     trusted: Arc<Trusts>,
+    sessions: Arc<TrustsSession>,
     domains: Vec<Domain>,
     /// Domains of ours that strangers may not write to here.
     inside: Vec<Domain>,
@@ -44,6 +49,7 @@ impl Relay {
     pub fn nobody() -> Relay {
         Relay {
             trusted: Arc::new(|_| false),
+            sessions: Arc::new(|_| false),
             domains: Vec::new(),
             inside: Vec::new(),
             recipients: Arc::new(|_| Ok(())),
@@ -54,6 +60,14 @@ impl Relay {
     #[must_use]
     pub fn trust(mut self, trusted: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Relay {
         self.trusted = Arc::new(trusted);
+        self
+    }
+
+    /// Lets those sessions send anywhere that have shown enough, whatever their address: `|session|
+    /// session.authenticated`, say.
+    #[must_use]
+    pub fn trust_session(mut self, trusted: impl Fn(&Session) -> bool + Send + Sync + 'static) -> Relay {
+        self.sessions = Arc::new(trusted);
         self
     }
 
@@ -87,16 +101,30 @@ impl Relay {
         (self.trusted)(peer.to_canonical())
     }
 
+    /// Whether a session may send anywhere, for its address or for what it has shown.
+    pub fn trusts_session(&self, session: &Session) -> bool {
+        (self.sessions)(session) || self.trusts(session.peer.address.ip())
+    }
+
+    /// Whether mail from a session may go to `recipient`.
+    pub fn check_session(&self, session: &Session, recipient: &Mailbox) -> Result<(), Refusal> {
+        self.decide(|| self.trusts_session(session), recipient)
+    }
+
     /// Whether mail from `peer` may go to `recipient`.
     ///
     /// The local part is never looked into: `user%there@here` and `"user@there"@here` are mailboxes of `here`.
     pub fn check(&self, peer: IpAddr, recipient: &Mailbox) -> Result<(), Refusal> {
+        self.decide(|| self.trusts(peer), recipient)
+    }
+
+    fn decide(&self, trusted: impl FnOnce() -> bool, recipient: &Mailbox) -> Result<(), Refusal> {
         if let Host::Domain(domain) = recipient.host()
             && self.domains.contains(domain)
         {
             return (self.recipients)(recipient);
         }
-        if self.trusts(peer) {
+        if trusted() {
             return match recipient.host() {
                 Host::Domain(domain) if self.inside.contains(domain) => (self.recipients)(recipient),
                 _ => Ok(()),

@@ -219,3 +219,18 @@ fn spans_become_moments() {
     assert_eq!(options.hold_until.unwrap().secs(), 1_800_000_060);
     assert_eq!(options.priority, Some(4));
 }
+
+#[test]
+fn where_tls_is_a_must_nobody_logs_in_without_it() {
+    let mut settings = with_auth();
+    (settings.require_tls, settings.starttls) = (true, true);
+    let mut driver = session(settings.clone(), peer());
+    let offer = driver.say("EHLO x");
+    assert!(!offer.contains("AUTH") && offer.contains("STARTTLS"), "{offer}");
+    assert_eq!(driver.code("AUTH CRAM-MD5"), 530, "RFC 3207 4");
+    assert_eq!(driver.code("STARTTLS"), 220);
+    driver.tls();
+    let offer = driver.say("EHLO x");
+    assert!(offer.contains("AUTH CRAM-MD5 PLAIN LOGIN\r\n"), "{offer}");
+    assert_eq!(driver.code("AUTH PLAIN AGpvZQBzZWNyZXQ="), 235);
+}

@@ -7,7 +7,7 @@
 //!
 //! Not here: what the protocol says (smtp-proto), how connections come in ([`Server`](crate::Server)).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,22 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) drain: Drain,
+    /// Whether connections were many when this one came.
+    pub(crate) stressed: bool,
+}
+
+/// What an acceptor has for one client in particular, in better or in worse times.
+pub(crate) fn offer<A: Acceptor>(
+    acceptor: &A,
+    client: SocketAddr,
+    stressed: bool,
+) -> Option<Arc<machine::Config>> {
+    let mut own = acceptor.session_config(client)?;
+    if stressed {
+        let config = Arc::make_mut(&mut own);
+        config.limits = config.limits.stressed();
+    }
+    Some(own)
 }
 
 /// Serves one connection over any pair of byte streams: a socket, a UNIX socket, a pipe in memory.
@@ -70,8 +86,15 @@ where
 {
     let session = acceptor.session_config(peer.address).unwrap_or_else(|| config.session.clone());
     let handshakes = Arc::new(handshakes(&config));
-    let context =
-        Context { config, session, handshakes, clock, counters: Arc::default(), drain: Drain::never() };
+    let context = Context {
+        config,
+        session,
+        handshakes,
+        clock,
+        counters: Arc::default(),
+        drain: Drain::never(),
+        stressed: false,
+    };
     run(io, peer, acceptor, context).await
 }
 
@@ -82,11 +105,14 @@ where
 {
     let mut stream = Stream::Clear(io);
     if context.config.proxy_protocol {
+        if !acceptor.trusts_proxy(peer.address) {
+            return Ended { reason: CloseReason::OtherProtocol, accepted: 0 };
+        }
         match timeout(PROXY_TIME, read_proxy_header(&mut stream)).await {
             Ok(Some(Header::Proxied { source, destination })) => {
                 peer.address = source;
                 peer.local = destination;
-                context.session = acceptor.session_config(source).unwrap_or(context.session);
+                context.session = offer(acceptor, source, context.stressed).unwrap_or(context.session);
             }
             Ok(Some(Header::Local)) => {}
             _ => return Ended { reason: CloseReason::OtherProtocol, accepted: 0 },

@@ -21,10 +21,18 @@ pub trait Acceptor: Send + Sync + 'static {
     fn accept(&self, peer: &Peer) -> impl Future<Output = Result<Self::Handler, Refusal>> + Send;
 
     /// What the protocol offers to this client in particular, such as XCLIENT to a proxy of your own. Default:
-    /// `None`, the server's configuration.
+    /// `None`, the server's configuration. Under stress its limits shrink like those of the server.
     fn session_config(&self, client: SocketAddr) -> Option<Arc<Config>> {
         let _ = client;
         None
+    }
+
+    /// Whether this host may state another's address by a PROXY header
+    /// ([`ServerConfig::proxy_protocol`](crate::ServerConfig::proxy_protocol)); any other is hung up on. Default:
+    /// anybody, since nobody but your proxy should be able to connect.
+    fn trusts_proxy(&self, proxy: SocketAddr) -> bool {
+        let _ = proxy;
+        true
     }
 }
 

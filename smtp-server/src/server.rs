@@ -283,8 +283,12 @@ impl<A: Acceptor> Server<A> {
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(address);
         let peer = Peer::new(address, local, self.clock.now());
+        let full = self.config.connections.saturating_mul(self.config.stress_percent) / 100;
+        let stressed = self.admission.active() > full;
+        let usual = if stressed { &self.stressed } else { &self.config.session };
         let context = Context {
-            session: self.session_config(address),
+            session: connection::offer(&*self.acceptor, address, stressed).unwrap_or_else(|| usual.clone()),
+            stressed,
             handshakes: self.handshakes.clone(),
             config: self.config.clone(),
             clock: self.clock.clone(),
@@ -297,16 +301,6 @@ impl<A: Acceptor> Server<A> {
             drop(place);
             tracing::debug!(peer = %address, ?ended, "connection ended");
         });
-    }
-
-    /// The protocol's side for a new connection: the acceptor's for this client, or ours, for better or for worse
-    /// times.
-    fn session_config(&self, client: SocketAddr) -> Arc<Config> {
-        if let Some(own) = self.acceptor.session_config(client) {
-            return own;
-        }
-        let full = self.config.connections.saturating_mul(self.config.stress_percent) / 100;
-        if self.admission.active() > full { self.stressed.clone() } else { self.config.session.clone() }
     }
 }
 
@@ -334,21 +328,40 @@ impl Drop for Open {
     }
 }
 
-/// Opens a listening socket. IPv6 sockets take IPv4 too; with `share_port` several processes or threads can listen
-/// on one port (`SO_REUSEPORT`, where there is such a thing). Must be called within a tokio runtime.
-pub fn listen(address: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+/// How a listening socket is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket {
+    /// Several processes or threads can listen on one port (`SO_REUSEPORT`, where there is such a thing): off.
+    pub share_port: bool,
+    /// An IPv6 socket takes IPv4 too: on. Without it two sockets can have one port, one of each family.
+    pub dual_stack: bool,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Socket { share_port: false, dual_stack: true }
     }
-    socket.set_reuse_address(true)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(share_port)?;
-    #[cfg(not(unix))]
-    let _ = share_port;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+}
+
+/// Opens a listening socket that takes IPv6 and IPv4, if its address is IPv6; see [`Socket::listen`].
+pub fn listen(address: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
+    Socket { share_port, ..Socket::default() }.listen(address)
+}
+
+impl Socket {
+    /// Opens a listening socket. Must be called within a tokio runtime.
+    pub fn listen(self, address: SocketAddr) -> io::Result<TcpListener> {
+        use socket2::{Domain, Protocol, Type};
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!self.dual_stack)?;
+        }
+        socket.set_reuse_address(true)?;
+        #[cfg(unix)]
+        socket.set_reuse_port(self.share_port)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    }
 }

@@ -1,27 +1,11 @@
-//! Certificates: from files for `serve`, made on the spot for the demo.
+//! A certificate that is made on the spot, for the demo.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::commands::Failure;
-
-/// Reads a certificate chain and its key, both PEM.
-pub(crate) fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
-    let wrong = |path: &Path, what: String| Failure::new(format!("{}: {what}", path.display()));
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
-        .map_err(|error| wrong(certificate, error.to_string()))?
-        .collect();
-    let chain = chain.map_err(|error| wrong(certificate, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(wrong(certificate, "no certificate in it; want PEM with BEGIN CERTIFICATE".to_owned()));
-    }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
-    configure(chain, private).map_err(|error| wrong(certificate, error.to_string()))
-}
 
 /// A certificate for `name` that nobody vouches for.
 pub(crate) fn self_signed(name: &str) -> Result<Arc<ServerConfig>, Failure> {

@@ -23,11 +23,14 @@ impl Session {
     /// The mechanisms on offer now.
     pub(super) fn offered_mechanisms(&self) -> impl Iterator<Item = &str> {
         let secure = self.peer.tls.is_some() || self.config.auth_in_clear;
+        // Where TLS is a must, an exchange in clear would tell who logs in, and to whom (RFC 8314 4.1).
+        let any = self.peer.tls.is_some() || !self.config.require_tls;
         // -PLUS needs something to bind to (RFC 5802 6).
         let tls = self.peer.tls.as_ref();
         let bound = tls.is_some_and(|tls| tls.exporter.is_some() || tls.server_end_point.is_some());
         self.config.auth.iter().map(|name| &**name).filter(move |name| {
-            (secure || !is_clear_text(name)) && (bound || !name.to_ascii_uppercase().ends_with("-PLUS"))
+            any && (secure || !is_clear_text(name))
+                && (bound || !name.to_ascii_uppercase().ends_with("-PLUS"))
         })
     }
 
@@ -37,6 +40,10 @@ impl Session {
         }
         if !self.hello.as_ref().is_some_and(|hello| hello.extended) {
             return self.refuse(503, BAD_SEQUENCE, "Say EHLO first");
+        }
+        if self.config.require_tls && self.peer.tls.is_none() {
+            // RFC 3207 4.
+            return self.refuse(530, EnhancedStatus::known(5, 7, 0), "Must issue a STARTTLS command first");
         }
         if self.authenticated {
             return self.refuse(503, BAD_SEQUENCE, "Already authenticated");

@@ -3,6 +3,7 @@
 //! The rules that all share: results go to stdout (JSON where the command says so), one line about bad input
 //! goes to stderr with exit code 2, and a verdict is never an error.
 
+mod accounts;
 mod arc;
 mod auth;
 mod bounce;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Sink(sink::Sink),
     /// Checks a configuration file, or prints the default one.
     Config(config::ConfigCommand),
+    /// Makes and checks entries of the file of accounts.
+    Accounts(accounts::AccountsCommand),
     /// Validates and seals ARC chains.
     Arc(arc::Arc),
     /// Verifies and makes DKIM signatures, and makes keys.
@@ -84,6 +87,7 @@ impl Command {
             Command::Send(command) => command.run(),
             Command::Sink(command) => command.run(),
             Command::Config(command) => command.run(),
+            Command::Accounts(command) => command.run(),
             Command::Arc(command) => command.run(),
             Command::Dkim(command) => command.run(),
             Command::Suppress(command) => command.run(),

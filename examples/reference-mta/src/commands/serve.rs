@@ -4,31 +4,28 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use postwright::authentication::{Authenticate, Enforcement};
 use postwright::bounce::classify::Classifier;
 use postwright::core::dns::{HickoryConfig, HickoryResolver};
 use postwright::core::{
-    Answer, BoxFuture, Budget, Clock, DnsError, Domain, Host, Mailbox, Name, RecordKind, Resolver,
-    SystemClock, SystemEntropy, World,
+    Answer, BoxFuture, Budget, Clock, DnsError, Domain, Host, Name, RecordKind, Resolver, SystemClock,
+    SystemEntropy, World,
 };
 use postwright::queue::Spool;
 use postwright::reports::Reports;
 use postwright::shaping::{MemoryTokenStore, Shaper};
 use postwright::smtp_client::{Client, Trust};
-use postwright::smtp_server::{Server, ServerConfig};
-use postwright::{MessagePolicy, Metrics, Mta, Relay, Shaped};
-use tokio::net::TcpListener;
+use postwright::{MessagePolicy, Metrics, Mta, Shaped};
 use tokio::sync::watch;
 
 use super::{Failure, output};
-use crate::config::feedback::Recipients;
 use crate::config::{Config, Dmarc, Listener, Network, Role, SmartHost};
 use crate::control::{Control, Desk};
 use crate::keys::Keys;
-use crate::{certificate, log, outbound, signals};
+use crate::listener::Listeners;
+use crate::{log, outbound, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
 #[derive(Args)]
@@ -78,7 +75,7 @@ impl Serve {
                 "give --config FILE, or --listen ADDR --smart-host HOST:PORT --spool DIR",
             ));
         };
-        let listen = vec![Listener { address, role: Role::Relay, tls: None }];
+        let listen = vec![Listener::new(address, Role::Relay)];
         let mut config = Config { listen, ..Config::default() };
         config.delivery.smart_host = Some(smart_host);
         config.spool.path = spool;
@@ -86,7 +83,10 @@ impl Serve {
         if !self.relay_from.is_empty() {
             config.relay.from = self.relay_from;
         }
-        config.limits.message_size = self.message_size.unwrap_or(config.limits.message_size);
+        if let Some(size) = self.message_size {
+            let written = format!("{size} B").into();
+            config.written_limits.insert("message_size".to_owned(), written);
+        }
         config.check().map_err(Failure::new)?;
         Ok(config)
     }
@@ -101,18 +101,13 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
     let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver };
     let keys = Keys::load(&config, &world)?;
     let hangups = signals::Hangups::listen();
+    let mut listeners = Listeners::new(&config, &world)?;
     let (mta, reports) = assemble(&config, world, metrics.clone(), spool, &keys)?;
-    let budget = Budget::new(usize::try_from(config.limits.memory).unwrap_or(usize::MAX));
-    let recipients = config.relay.recipients.as_deref().map(Recipients::load).transpose()?.map(Arc::new);
+    let budget = Budget::new(config.limits.memory.size());
     let mut servers = Vec::new();
     for listener in &config.listen {
-        let cannot = |error| Failure::new(format!("cannot listen on {}: {error}", listener.address));
-        let socket = TcpListener::bind(listener.address).await.map_err(cannot)?;
-        let local = socket.local_addr().map_err(cannot)?;
-        let mut settings = server_config(&config, listener)?;
-        settings.budget = budget.clone();
-        let intake = mta.intake_with(relay(&config, listener.role, recipients.as_ref()));
-        let server = Server::new(settings, clock.clone(), intake);
+        let (server, socket) = listeners.open(listener, &mta, &budget)?;
+        let local = socket.local_addr().map_err(Failure::new)?;
         servers.push((server, socket, local));
     }
     let control = config.control.socket.as_deref().map(Control::open).transpose()?;
@@ -151,7 +146,8 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
     };
     let reloading = async {
         tokio::select! {
-            () = hangups.each(|| keys.reload(file.as_deref())) => {}
+            () = hangups.each(|| { keys.reload(file.as_deref()); listeners.reload(); }) => {}
+            () = listeners.tidy() => {}
             () = stopping() => {}
         }
     };
@@ -166,6 +162,7 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
         _ = work => {}
         () = Control::run(control.as_ref(), desk) => {}
     }
+    listeners.save();
     tracing::info!(counts = ?metrics.counts(), "stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -189,8 +186,8 @@ fn assemble(
             settings.lifetime = config.retry.lifetime;
             settings.connections = config.delivery.connections;
             settings.connections_per_site = config.delivery.connections_per_site;
-            settings.queued = config.limits.queued;
-            settings.drain_timeout = config.limits.drain;
+            settings.queued = config.limits.queued.size();
+            settings.drain_timeout = config.limits.drain.time();
             settings.notifications_per_hour = config.feedback.notifications_per_hour;
         })
         .observer(metrics)
@@ -230,21 +227,6 @@ fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
     }
 }
 
-/// Who may send to whom through a listener of this role.
-fn relay(config: &Config, role: Role, recipients: Option<&Arc<Recipients>>) -> Relay {
-    let networks = config.relay.from.clone();
-    let ours = Relay::nobody().trust(move |ip| networks.iter().any(|network| network.contains(ip)));
-    let domains = config.relay.domains.iter().cloned();
-    let ours = match role {
-        Role::Mx => ours.accept_for(domains),
-        Role::Relay => ours.inside(domains),
-    };
-    match recipients.cloned() {
-        Some(recipients) => ours.check_recipients(move |mailbox| recipients.check(mailbox)),
-        None => ours,
-    }
-}
-
 /// Checks what strangers send and seals it, then signs what we originate.
 fn policies(
     config: &Config,
@@ -277,20 +259,4 @@ impl Resolver for NoDns {
     fn lookup<'a>(&'a self, _: &'a Name, _: RecordKind) -> BoxFuture<'a, Result<Answer, DnsError>> {
         Box::pin(std::future::ready(Err(DnsError::ServFail)))
     }
-}
-
-fn server_config(config: &Config, listener: &Listener) -> Result<ServerConfig, Failure> {
-    let mut server = ServerConfig::new(Host::Domain(config.hostname.clone())).with_session(|session| {
-        session.limits.message_size = config.limits.message_size;
-        session.limits.recipients = config.limits.recipients;
-        // RFC 5321 4.5.1: mail for the bare postmaster is always taken.
-        session.postmaster = Mailbox::quote("postmaster", config.hostname.clone()).ok();
-    });
-    server.connections = config.limits.connections;
-    server.connections_per_ip = config.limits.connections_per_ip;
-    server.drain_timeout = config.limits.drain.min(Duration::from_secs(3600));
-    if let Some(tls) = &listener.tls {
-        server = server.with_starttls(certificate::load(&tls.certificate, &tls.key)?);
-    }
-    Ok(server)
 }

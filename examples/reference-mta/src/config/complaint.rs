@@ -8,11 +8,24 @@ const ALIKE: f64 = 0.7;
 pub(super) fn of_toml(error: &toml::de::Error, text: &str, shown: &str) -> Failure {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let line = text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count() + 1;
-    let what = error.message();
-    Failure::new(match nearest(what) {
-        Some(near) => format!("{shown}:{line}: {what}; did you mean `{near}`?"),
-        None => format!("{shown}:{line}: {what}"),
-    })
+    Failure::new(format!("{shown}:{line}: {}", with_suggestion(error.message())))
+}
+
+/// The message, with the nearest valid name behind it where a name is unknown.
+pub(super) fn with_suggestion(what: &str) -> String {
+    match nearest(what) {
+        Some(near) => format!("{what}; did you mean `{near}`?"),
+        None => what.to_owned(),
+    }
+}
+
+/// Where a key of a section stands in a text, counted from 1.
+pub(super) fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
+    let header = format!("[{section}]");
+    let mut lines = text.lines().enumerate().skip_while(|(_, line)| line.trim() != header).skip(1);
+    let own = lines.by_ref().take_while(|(_, line)| !line.trim_start().starts_with('['));
+    let names = |line: &str| line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+    own.filter(|(_, line)| names(line)).map(|(index, _)| index + 1).next()
 }
 
 /// The expected name that is most like the unknown one, both read from serde's message, which quotes names.

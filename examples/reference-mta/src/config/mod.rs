@@ -7,6 +7,8 @@
 
 mod complaint;
 pub(crate) mod feedback;
+mod limits;
+mod listen;
 mod network;
 mod reports;
 mod schema;
@@ -16,10 +18,11 @@ use std::time::Duration;
 
 use postwright_core::Domain;
 
+pub(crate) use limits::Limits;
+pub(crate) use listen::{Clients, Dnsbl, Greylist, Listener, Role, Tls, TlsMode};
 pub(crate) use network::Network;
 pub(crate) use schema::{
-    ArcKey, Config, DEFAULT_TEXT, DkimKey, Dmarc, Feedback as FeedbackConfig, Listener, Lmtp, Role,
-    SmartHost, span,
+    ArcKey, Config, DEFAULT_TEXT, DkimKey, Dmarc, Feedback as FeedbackConfig, Lmtp, SmartHost, span,
 };
 
 use crate::commands::Failure;
@@ -35,9 +38,30 @@ impl Config {
 
     /// Reads and checks a text; `shown` is the name to complain about.
     pub(crate) fn parse(text: &str, shown: &str) -> Result<Config, Failure> {
-        let config: Config = toml::from_str(text).map_err(|error| complaint::of_toml(&error, text, shown))?;
-        config.check().map_err(|what| Failure::new(format!("{shown}: {what}")))?;
+        let wrong = |error| complaint::of_toml(&error, text, shown);
+        let mut config: Config = toml::from_str(text).map_err(wrong)?;
+        let mut all: toml::Table = text.parse().map_err(wrong)?;
+        if let Some(toml::Value::Table(limits)) = all.remove("limits") {
+            config.written_limits = limits;
+        }
+        config.check().map_err(|what| {
+            Failure::new(match config.line_of(&what, text) {
+                Some(line) => format!("{shown}:{line}: {what}"),
+                None => format!("{shown}: {what}"),
+            })
+        })?;
         Ok(config)
+    }
+
+    /// Where the key that a complaint begins with is written.
+    fn line_of(&self, complaint: &str, text: &str) -> Option<usize> {
+        let (section, rest) = complaint.split_once('.')?;
+        complaint::line_of(text, section, rest.split(' ').next()?)
+    }
+
+    /// What a listener may take.
+    pub(crate) fn limits_of(&self, listener: &Listener) -> Result<Limits, String> {
+        Limits::of(listener.role, &self.written_limits, &listener.limits)
     }
 
     /// What the types cannot rule out: open relays, two listeners on one address, TLS without files.
@@ -47,11 +71,8 @@ impl Config {
                 "there is no [[listen]] section; add one with address = \"127.0.0.1:2525\"".to_owned()
             );
         }
-        for (i, listener) in self.listen.iter().enumerate() {
-            if self.listen[..i].iter().any(|other| other.address == listener.address) {
-                return Err(format!("two [[listen]] sections have the address {}", listener.address));
-            }
-        }
+        self.limits.check("limits")?;
+        listen::check(self, &self.written_limits)?;
         self.dkim.iter().try_for_each(|key| key.check())?;
         for network in &self.relay.from {
             if let Some(reason) = network.open_relay() {
@@ -87,13 +108,10 @@ impl Config {
     }
 
     fn check_limits(&self) -> Result<(), String> {
-        let (limits, delivery) = (&self.limits, &self.delivery);
+        let delivery = &self.delivery;
         for (key, value) in [
             ("delivery.connections", delivery.connections),
             ("delivery.connections_per_site", delivery.connections_per_site),
-            ("limits.connections", limits.connections),
-            ("limits.connections_per_ip", limits.connections_per_ip),
-            ("limits.queued", limits.queued),
         ] {
             if value == 0 {
                 return Err(format!("{key} is 0: nothing would ever happen; the least is 1"));
@@ -102,14 +120,6 @@ impl Config {
         if self.spool.lease < Duration::from_secs(1) {
             return Err(
                 "spool.lease is below 1s: nodes would take messages from each other all the time".to_owned()
-            );
-        }
-        if limits.recipients < 100 {
-            return Err("limits.recipients is below 100, the least that RFC 5321 4.5.3.1.8 allows".to_owned());
-        }
-        if limits.memory < limits.message_size {
-            return Err(
-                "limits.memory is below limits.message_size: a large message would never be taken".to_owned()
             );
         }
         Ok(())
@@ -132,7 +142,10 @@ mod tests {
 
     #[test]
     fn the_printed_default_is_valid_and_complete() {
-        let config = Config::parse(schema::DEFAULT_TEXT, "default").unwrap();
+        let mut config = Config::parse(schema::DEFAULT_TEXT, "default").unwrap();
+        // What it writes of [limits] is what holds anyway.
+        let written = std::mem::take(&mut config.written_limits);
+        assert_eq!(Limits::of(Role::Mx, &written, &toml::Table::new()).unwrap(), config.limits);
         assert_eq!(config, Config::default());
     }
 
@@ -180,7 +193,46 @@ mod tests {
             ("[[route]]\ndomain = \"x.example\"", &["x.example", "host or lmtp"]),
             ("[relay]\ndomains = [\"ours.example\"]", &["ours.example", "[[route]]"]),
             ("[delivery]\nconnections = 0", &["delivery.connections", "0"]),
-            ("[limits]\nrecipients = 99", &["limits.recipients", "5321"]),
+            ("[limits]\nrecipients = 99", &["mta.toml:2", "limits.recipients", "100 to 100000", "5321"]),
+            ("[limits]\nerrors = 0", &["mta.toml:2", "limits.errors = 0", "1 to 1000000"]),
+            ("[limits]\ncommand_timeout = \"2d\"", &["limits.command_timeout", "1s to 1h"]),
+            ("[limits]\ncomand_line = \"1 KiB\"", &["mta.toml:2", "comand_line", "`command_line`"]),
+            (
+                "[limits]\nclient_hello_timeout = \"2m\"",
+                &["limits.client_hello_timeout", "limits.handshake_timeout"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:25\"\nlimits = { eror = 1 }",
+                &["127.0.0.1:25", "eror", "`errors`"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:25\"\nlimits = { queued = 1 }",
+                &["127.0.0.1:25", "limits.queued", "whole process"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:587\"\nrole = \"submission\"",
+                &["127.0.0.1:587", "tls", "clear"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:587\"\nrole = \"submission\"\ntls = { certificate = \"c\", key = \"k\" }",
+                &["accounts", "postwright accounts hash"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:25\"\nxclient_from = [\"0.0.0.0/0\"]",
+                &["0.0.0.0/0", "proxies"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:25\"\ntls = { certificate = \"c\", key = \"k\", clients = \"ask\" }",
+                &["client_ca"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:25\"\ntls = { certificate = \"c\", key = \"k\", mode = \"ssl\" }",
+                &["mta.toml:3", "ssl", "starttls"],
+            ),
+            ("[accounts]\nmechanisms = [\"PLAN\"]", &["mta.toml:2", "PLAN", "`PLAIN`"]),
+            ("[greylist]\nwindow = \"1m\"", &["mta.toml:2", "greylist.window", "greylist.delay"]),
+            ("[[dnsbl]]\nzone = \"bl..example\"", &["mta.toml:2", "zone"]),
+            ("[[dnsbl]]\nzone = \"bl.example\"\ntimeout = \"1m\"", &["dnsbl", "timeout", "30s"]),
             ("[limits]\nmemory = \"1 MiB\"", &["limits.memory", "limits.message_size"]),
             ("[retry]\nlifetime = \"1m\"", &["retry.lifetime", "retry.first"]),
             ("[reports]\nfrom = \"nobody\"", &["mta.toml:2", "nobody"]),

@@ -9,13 +9,15 @@ use postwright_core::{Domain, Host, Mailbox};
 use serde::{Deserialize, Deserializer, de, de::Error as _};
 
 use super::Network;
+use super::limits::Limits;
+use super::listen::{AccountsConfig, Dnsbl, Greylist, Listener, Role};
 use super::reports::Reports;
 
 /// What `postwright config print-default` prints: every key with its default.
 pub(crate) const DEFAULT_TEXT: &str = include_str!("default.toml");
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     #[serde(deserialize_with = "from_text")]
@@ -35,6 +37,12 @@ pub(crate) struct Config {
     pub(crate) feedback: Feedback,
     pub(crate) tls_reports: Option<TlsReports>,
     pub(crate) control: Control,
+    pub(crate) accounts: AccountsConfig,
+    pub(crate) greylist: Greylist,
+    pub(crate) dnsbl: Vec<Dnsbl>,
+    /// `[limits]` as written: what was not written is left to the roles.
+    #[serde(skip)]
+    pub(crate) written_limits: toml::Table,
 }
 
 impl Default for Config {
@@ -42,11 +50,7 @@ impl Default for Config {
         Config {
             hostname: "localhost".parse().expect("a literal domain"),
             spool: SpoolConfig::default(),
-            listen: vec![Listener {
-                address: SocketAddr::from(([127, 0, 0, 1], 2525)),
-                role: Role::default(),
-                tls: None,
-            }],
+            listen: vec![Listener::new(SocketAddr::from(([127, 0, 0, 1], 2525)), Role::default())],
             relay: Relay::default(),
             delivery: Delivery::default(),
             retry: Retry::default(),
@@ -60,6 +64,10 @@ impl Default for Config {
             feedback: Feedback::default(),
             tls_reports: None,
             control: Control::default(),
+            accounts: AccountsConfig::default(),
+            greylist: Greylist::default(),
+            dnsbl: Vec::new(),
+            written_limits: toml::Table::new(),
         }
     }
 }
@@ -245,35 +253,6 @@ impl Default for SpoolConfig {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Listener {
-    #[serde(deserialize_with = "from_address")]
-    pub(crate) address: SocketAddr,
-    #[serde(default)]
-    pub(crate) role: Role,
-    #[serde(default)]
-    pub(crate) tls: Option<Tls>,
-}
-
-/// Whose mail a listener takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Role {
-    /// Mail for our domains from anybody, and for anybody from our networks.
-    #[default]
-    Mx,
-    /// Mail from our networks only.
-    Relay,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Tls {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Relay {
     pub(crate) from: Vec<Network>,
@@ -388,35 +367,6 @@ impl Retry {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    #[serde(deserialize_with = "from_size")]
-    pub(crate) message_size: u64,
-    pub(crate) recipients: usize,
-    pub(crate) connections: usize,
-    pub(crate) connections_per_ip: usize,
-    #[serde(deserialize_with = "from_size")]
-    pub(crate) memory: u64,
-    pub(crate) queued: usize,
-    #[serde(deserialize_with = "from_span")]
-    pub(crate) drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            message_size: 50 << 20,
-            recipients: 1000,
-            connections: 1000,
-            connections_per_ip: 100,
-            memory: 512 << 20,
-            queued: 1_000_000,
-            drain: Duration::from_secs(5),
-        }
-    }
-}
-
 /// `Domain`s, through their `FromStr`.
 fn from_text<'de, D: Deserializer<'de>>(input: D) -> Result<Domain, D::Error> {
     parse(&String::deserialize(input)?)
@@ -431,7 +381,7 @@ fn from_mailbox<'de, D: Deserializer<'de>>(input: D) -> Result<Mailbox, D::Error
     text.parse().map_err(|error| de::Error::custom(format!("{text:?}: {error}")))
 }
 
-fn from_texts<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Domain>, D::Error> {
+pub(super) fn from_texts<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Domain>, D::Error> {
     Vec::<String>::deserialize(input)?.iter().map(|text| parse(text)).collect()
 }
 
@@ -439,7 +389,7 @@ fn parse<E: de::Error>(text: &str) -> Result<Domain, E> {
     text.parse().map_err(|error| E::custom(format!("{text:?}: {error}")))
 }
 
-fn from_address<'de, D: Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Error> {
+pub(super) fn from_address<'de, D: Deserializer<'de>>(input: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(input)?;
     text.parse().map_err(|_| {
         de::Error::custom(format!("{text:?} is not an address; write it like 127.0.0.1:2525 or [::1]:2525"))
@@ -460,7 +410,7 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
 }
 
 /// Sizes such as `512 MiB`; a bare number is octets.
-fn from_size<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+pub(super) fn from_size<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
     let text = String::deserialize(input)?;
     let units = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     number_with_unit(&text, &units).ok_or_else(|| wrong(&text, "a size", "64 KiB, 50 MiB or 1 GiB"))

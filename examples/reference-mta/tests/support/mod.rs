@@ -12,6 +12,7 @@ pub mod mta;
 pub mod postfix;
 pub mod proxy;
 pub mod receiver;
+pub mod secure;
 pub mod streams;
 
 use std::time::Duration;

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Mta {
     child: Child,
     pub address: SocketAddr,
+    /// Where it listens beside that, in the order of the file.
+    more: mpsc::Receiver<SocketAddr>,
 }
 
 impl Mta {
@@ -39,7 +41,7 @@ impl Mta {
         command.stderr(complaint.reopen().unwrap());
         let (mut child, address) = Mta::begin(command);
         match address.recv_timeout(Duration::from_secs(30)) {
-            Ok(address) => Ok(Mta { child, address }),
+            Ok(first) => Ok(Mta { child, address: first, more: address }),
             Err(_) => {
                 // Its output is closed, or it hangs: killing it tells by the status.
                 let _ = child.kill();
@@ -54,7 +56,7 @@ impl Mta {
         command.stderr(Stdio::inherit());
         let (mut child, address) = Mta::begin(command);
         match address.recv_timeout(Duration::from_secs(30)) {
-            Ok(address) => Mta { child, address },
+            Ok(first) => Mta { child, address: first, more: address },
             Err(_) => {
                 let _ = child.kill();
                 panic!("the MTA did not print `listening on ADDRESS` within 30 s: {:?}", child.wait());
@@ -77,6 +79,16 @@ impl Mta {
             }
         });
         (child, address)
+    }
+
+    /// The address of the next listener, beside the first.
+    pub fn next_address(&self) -> SocketAddr {
+        self.more.recv_timeout(Duration::from_secs(30)).unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
     }
 
     pub fn pid(&self) -> u32 {
