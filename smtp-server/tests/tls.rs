@@ -6,12 +6,13 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright_smtp_server::tls::{Tickets, server_config};
 use postwright_smtp_server::{ServerConfig, serve_connection};
+use rustls::pki_types::ServerName;
 use support::{Client, Mode, Roots, Testbed, Tls, certificates, settings, start};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -163,7 +164,7 @@ async fn parameters_and_extra_octets_of_starttls_are_refused() {
 
 /// What a client says first in a handshake.
 fn client_hello(roots: &Roots) -> Vec<u8> {
-    let name = rustls::pki_types::ServerName::try_from(NAME).unwrap();
+    let name = ServerName::try_from(NAME).unwrap();
     let mut connection = rustls::ClientConnection::new(roots.clone(), name).unwrap();
     let mut hello = Vec::new();
     connection.write_tls(&mut hello).unwrap();
@@ -238,5 +239,63 @@ async fn silence_before_a_handshake_ends_the_connection_soon() {
             tokio::time::sleep(Duration::from_secs(pause)).await;
         }
         assert_eq!(served.await.unwrap(), (0, seconds), "{octets} octets");
+    }
+}
+
+/// Keeps the last ticket, and counts them.
+#[derive(Debug, Default)]
+struct Purse {
+    tickets: Mutex<Vec<rustls::client::Tls13ClientSessionValue>>,
+    seen: AtomicUsize,
+}
+
+impl rustls::client::ClientSessionStore for Purse {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: rustls::NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<rustls::NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: rustls::client::Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: rustls::client::Tls13ClientSessionValue) {
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        self.tickets.lock().unwrap().push(ticket);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<rustls::client::Tls13ClientSessionValue> {
+        self.tickets.lock().unwrap().pop()
+    }
+}
+
+#[tokio::test]
+async fn tickets_are_sent_only_where_they_are_switched_on_and_hold_for_one_listener() {
+    let (certificates, roots) = certificates(NAME);
+    let mut beds = Vec::new();
+    for tickets in [Tickets::Off, Tickets::On, Tickets::On] {
+        let config = settings().with_starttls(server_config(&certificates, None, tickets).unwrap());
+        beds.push(start(config, Mode::Accept).await);
+    }
+    let purse = Arc::new(Purse::default());
+    let mut config = (*roots).clone();
+    config.resumption = rustls::client::Resumption::store(purse.clone());
+    let config = Arc::new(config);
+    let (off, on, other) = (0, 1, 2);
+    use rustls::HandshakeKind::{Full, Resumed};
+    // Off sends none; on sends some, which hold there and not at the other one; and the first has no use for them.
+    for (number, kind, seen) in
+        [(off, Full, 0), (on, Full, 2), (on, Resumed, 4), (other, Full, 6), (off, Full, 6)]
+    {
+        let mut client = secured(&beds[number], &config).await;
+        // A ticket of the newest connection is the one that is shown next.
+        assert_eq!(client.io.get_ref().1.handshake_kind(), Some(kind), "listener {number}");
+        assert_eq!(client.code("QUIT").await, 221);
+        assert_eq!(purse.seen.load(Ordering::Relaxed), seen, "listener {number}");
     }
 }

@@ -362,3 +362,37 @@ fn limits_reach_the_sessions_and_one_socket_takes_both_families() {
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     assert_eq!(Talk(std::io::BufReader::new(socket)).reply().unwrap().0, 220);
 }
+
+#[test]
+fn files_that_are_missing_or_do_not_fit_are_named() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let at = |name: &str| folder.path().join(name);
+    let receiver = "127.0.0.1:1".parse().unwrap();
+    let complaint = || {
+        std::fs::write(at("config"), config(folder.path(), receiver, "")).unwrap();
+        match Mta::try_with_config(&at("config")) {
+            Ok(_) => panic!("it started"),
+            Err((status, text)) => {
+                assert_eq!((status.code(), text.lines().count()), (Some(2), 1), "{text}");
+                text
+            }
+        }
+    };
+    let names = |text: String, file: &str| assert!(text.contains(file), "{text} does not name {file}");
+    names(complaint(), "accounts");
+    std::fs::write(at("accounts"), "# nobody\nbad line\n").unwrap();
+    names(complaint(), "line 2");
+    std::fs::write(at("accounts"), accounts()).unwrap();
+    names(complaint(), "mta.test.pem");
+    authority.issue(folder.path(), HOST);
+    names(complaint(), "mail.local.test.pem");
+    authority.issue(folder.path(), OTHER);
+    names(complaint(), "root.pem");
+    authority.write_root(folder.path());
+    // A key of another certificate, and a file that holds none.
+    std::fs::copy(at("mail.local.test.key"), at("mta.test.key")).unwrap();
+    names(complaint(), "mta.test.pem");
+    authority.issue(folder.path(), HOST);
+    std::fs::write(at("mta.test.pem"), "").unwrap();
+    names(complaint(), "mta.test.pem");
+}

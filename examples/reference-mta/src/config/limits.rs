@@ -143,8 +143,8 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Largest message (RFC 5321 4.5.3.1.7: at least 64 KiB).
-    message_size: Size = 50 * MIB, 64 * KIB => 1024 * GIB;
+    /// Largest message (RFC 5321 4.5.3.1.7: an MX takes at least 64 KiB).
+    message_size: Size = 50 * MIB, 1000 => 1024 * GIB;
     /// Recipients of one transaction (RFC 5321 4.5.3.1.8: at least 100).
     recipients: Count = 1000, 100 => 100_000;
     /// Connections to one listener.

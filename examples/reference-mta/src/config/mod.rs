@@ -6,6 +6,8 @@
 //! Not here: what the values do (serve.rs hands them to the library).
 
 mod complaint;
+#[cfg(test)]
+mod documented;
 pub(crate) mod feedback;
 mod limits;
 mod listen;
