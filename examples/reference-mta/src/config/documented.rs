@@ -94,6 +94,8 @@ fn every_key_has_its_row() {
         ("[dns]", fields::<schema::Dns>()),
         ("[authentication]", fields::<schema::Authentication>()),
         ("[reports]", fields::<super::reports::Reports>()),
+        ("[tls_reports]", fields::<schema::TlsReports>()),
+        ("[control]", fields::<schema::Control>()),
         ("[feedback]", fields::<schema::Feedback>()),
         ("[[dkim]]", fields::<schema::DkimKey>()),
         ("[[route]]", fields::<schema::RouteTo>()),
