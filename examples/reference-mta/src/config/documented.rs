@@ -97,6 +97,7 @@ fn every_key_has_its_row() {
         ("[tls_reports]", fields::<schema::TlsReports>()),
         ("[control]", fields::<schema::Control>()),
         ("[feedback]", fields::<schema::Feedback>()),
+        ("[arc]", fields::<schema::ArcKey>()),
         ("[[dkim]]", fields::<schema::DkimKey>()),
         ("[[route]]", fields::<schema::RouteTo>()),
         ("[limits]", fields::<Limits>()),
