@@ -16,6 +16,7 @@ use crate::cli::{Outcome, output, quiet, root, shown};
 const DEBIAN: &[(&str, &str)] = &[
     ("postfix", "relaying in both directions; smtp-source and smtp-sink"),
     ("swaks", "a scripted SMTP client"),
+    ("dovecot-lmtpd", "a mail store that takes mail over LMTP"),
     ("opendkim", "DKIM verification as a milter"),
     ("opendkim-tools", "DKIM keys and test messages"),
     ("redis-server", "the shared token store"),

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on panics; not every test uses every part"
 )]
 
+pub mod dovecot;
 pub mod load;
 pub mod mta;
 pub mod postfix;
