@@ -162,3 +162,42 @@ fn dmarc_asks_a_bounded_number_of_names_whatever_signs() {
     // Eight for the author. The first signer needs those of its eight that the author's walk has not asked.
     assert!(zone.lookups() <= 16, "{}", zone.lookups());
 }
+
+/// No more queries than the algorithm of RFC 7208 4 to 6 needs: it stops at the first match, and an address is asked for
+/// only in the client's family.
+#[test]
+fn a_match_ends_the_queries() {
+    let zone = zone(&[
+        ("d0.test", "v=spf1 include:all.test ~all"),
+        ("all.test", "v=spf1 include:n1.test include:n2.test include:n3.test ~all"),
+        ("n1.test", "v=spf1 ip4:198.51.100.0/24 ~all"),
+        ("n2.test", "v=spf1 ip6:2001:db8::/32 ~all"),
+        ("n3.test", "v=spf1 ip4:203.0.113.0/24 a:never.test ~all"),
+        ("m.test", "v=spf1 mx a:never.test -all"),
+    ]);
+    for (preference, host) in [(10, "h1.test"), (20, "h2.test")] {
+        zone.insert(name("m.test"), Record::Mx { preference, exchange: name(host) });
+        zone.insert(name(host), Record::A(format!("192.0.2.{preference}").parse().unwrap()));
+        zone.insert(name(host), Record::Aaaa("2001:db8::1".parse().unwrap()));
+    }
+    for (ip, domain, expected, asked, lookups) in [
+        ("198.51.100.9", "d0.test", Verdict::Pass, 3, 2),
+        ("2001:db8::9", "d0.test", Verdict::Pass, 4, 3),
+        ("203.0.113.9", "d0.test", Verdict::Pass, 5, 4),
+        // never.test, which does not exist, is the fifth term.
+        ("192.0.2.99", "d0.test", Verdict::SoftFail, 6, 5),
+        ("192.0.2.10", "m.test", Verdict::Pass, 3, 1),
+        ("192.0.2.20", "m.test", Verdict::Pass, 4, 1),
+        ("2001:db8::1", "m.test", Verdict::Pass, 3, 1),
+        ("192.0.2.99", "m.test", Verdict::Fail, 5, 2),
+    ] {
+        let before = zone.lookups();
+        let query = SpfQuery::mail_from(ip.parse().unwrap(), "helo.test", domain);
+        let result = now(check(&zone, &query));
+        assert_eq!(
+            (result.verdict, zone.lookups() - before, result.lookups),
+            (expected, asked, lookups),
+            "{ip} {domain}"
+        );
+    }
+}

@@ -106,13 +106,25 @@ impl FromStr for Name {
             return Ok(Name::root());
         }
         let text = text.strip_suffix('.').unwrap_or(text);
-        if !text.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
-            return Err(NameError::Character);
+        // One pass; of several things that are wrong the character is told before the length before the empty label.
+        let (mut label, mut long, mut empty) = (0_usize, text.len() > Name::MAX, false);
+        for b in text.bytes() {
+            match b {
+                b'.' => {
+                    empty |= label == 0;
+                    label = 0;
+                }
+                0x20..=0x7e => {
+                    label += 1;
+                    long |= label > 63;
+                }
+                _ => return Err(NameError::Character),
+            }
         }
-        if text.len() > Name::MAX || text.split('.').any(|label| label.len() > 63) {
+        if long {
             return Err(NameError::TooLong);
         }
-        if text.split('.').any(str::is_empty) {
+        if empty || label == 0 {
             return Err(NameError::EmptyLabel);
         }
         Ok(Name(text.to_ascii_lowercase().into()))

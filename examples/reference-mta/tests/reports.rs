@@ -34,7 +34,17 @@ fn configure(folder: &Path, receiver: &Receiver) -> std::path::PathBuf {
                 _dmarc.asks.test. TXT \"v=DMARC1; p=reject; sp=none; rua=mailto:rua@asks.test!10m\"\n";
     std::fs::write(at("zone"), zone).unwrap();
     let key = Command::new(env!("CARGO_BIN_EXE_postwright"))
-        .args(["dkim", "keygen", "--algorithm", "ed25519", "--domain", "mta.test", "--selector", "s1", "--out"])
+        .args([
+            "dkim",
+            "keygen",
+            "--algorithm",
+            "ed25519",
+            "--domain",
+            "mta.test",
+            "--selector",
+            "s1",
+            "--out",
+        ])
         .arg(at("key.pem"))
         .output()
         .unwrap();
@@ -122,7 +132,15 @@ print(json.dumps([report['xml_namespace'] if 'xml_namespace' in report else None
     let said: serde_json::Value = serde_json::from_str(&said)
         .unwrap_or_else(|_| panic!("{said} {}", String::from_utf8_lossy(&output.stderr)));
     let expected = serde_json::json!([
-        "asks.test", "reject", "none", "127.0.0.1", 3, "none", false, "local_policy", "fail"
+        "asks.test",
+        "reject",
+        "none",
+        "127.0.0.1",
+        3,
+        "none",
+        false,
+        "local_policy",
+        "fail"
     ]);
     assert_eq!(said.as_array().unwrap()[1..], expected.as_array().unwrap()[..], "{said}");
 }

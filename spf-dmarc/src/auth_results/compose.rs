@@ -5,6 +5,8 @@
 //!
 //! Standards: RFC 8601 2.2, RFC 2045 5.1 (tokens), RFC 5322 2.1.1.
 
+use std::borrow::Cow;
+
 use postwright_core::HeaderField;
 
 use super::{AuthResults, MethodResult, NAME};
@@ -15,17 +17,22 @@ const VALUE_MAX: usize = 200;
 const FOLD_AT: usize = 78;
 
 pub(super) fn value(results: &AuthResults) -> String {
-    let mut out = quoted(&results.authserv_id);
+    let mut out = quoted(&results.authserv_id).into_owned();
     if results.version != 1 {
         out.push_str(&format!(" {}", results.version));
     }
     if results.results.is_empty() {
         out.push_str("; none");
     }
+    let mut word = String::new();
     for result in &results.results {
         out.push_str(";\r\n\t");
         let mut line = 8;
-        for (i, word) in words(result).into_iter().enumerate() {
+        for i in 0.. {
+            word.clear();
+            if !write_word(result, i, &mut word) {
+                break;
+            }
             let len = word.chars().count();
             if i > 0 && line + 1 + len > FOLD_AT {
                 out.push_str("\r\n\t ");
@@ -51,31 +58,56 @@ fn none() -> HeaderField {
     HeaderField::new(NAME, "unknown; none").expect("a constant field is valid")
 }
 
-fn words(result: &MethodResult) -> Vec<String> {
-    let version = if result.version == 1 { String::new() } else { format!("/{}", result.version) };
-    let mut words = vec![format!("{}{version}={}", keyword(&result.method), keyword(&result.result))];
-    if let Some(reason) = &result.reason {
-        words.push(format!("reason={}", quoted(reason)));
+/// Writes one word of a result: the method, then the reason if there is one, then the properties. Whether there is
+/// such a word.
+fn write_word(result: &MethodResult, index: usize, out: &mut String) -> bool {
+    let reason = result.reason.as_deref();
+    match (index, reason) {
+        (0, _) => {
+            out.push_str(&keyword(&result.method));
+            if result.version != 1 {
+                out.push_str(&format!("/{}", result.version));
+            }
+            out.push('=');
+            out.push_str(&keyword(&result.result));
+        }
+        (1, Some(reason)) => {
+            out.push_str("reason=");
+            out.push_str(&quoted(reason));
+        }
+        _ => {
+            let before = 1 + usize::from(reason.is_some());
+            let Some(property) = index.checked_sub(before).and_then(|at| result.properties.get(at)) else {
+                return false;
+            };
+            out.push_str(&keyword(&property.ptype));
+            out.push('.');
+            out.push_str(&keyword(&property.name));
+            out.push('=');
+            out.push_str(&address_or_quoted(&property.value));
+        }
     }
-    for property in &result.properties {
-        let (ptype, name) = (keyword(&property.ptype), keyword(&property.name));
-        words.push(format!("{ptype}.{name}={}", address_or_quoted(&property.value)));
-    }
-    words
+    true
 }
 
 /// Letters, digits, hyphens (RFC 5321 Keyword), and the underscore that some results have.
-fn keyword(text: &str) -> String {
+fn keyword(text: &str) -> Cow<'_, str> {
     let fits = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
+    if !text.is_empty() && text.len() <= VALUE_MAX && text.chars().all(|c| fits(&c)) {
+        return text.into();
+    }
     let clean: String = text.chars().filter(fits).take(VALUE_MAX).collect();
-    if clean.is_empty() { "unknown".to_owned() } else { clean }
+    if clean.is_empty() { "unknown".into() } else { clean.into() }
 }
 
 /// A token as it is, all else quoted.
-fn quoted(text: &str) -> String {
+fn quoted(text: &str) -> Cow<'_, str> {
+    if !text.is_empty() && text.len() <= VALUE_MAX && text.chars().all(is_token) {
+        return text.into();
+    }
     let clean: String = text.chars().filter(|c| !c.is_control()).take(VALUE_MAX).collect();
     if !clean.is_empty() && clean.chars().all(is_token) {
-        return clean;
+        return clean.into();
     }
     let mut out = String::with_capacity(clean.len() + 2);
     out.push('"');
@@ -86,16 +118,16 @@ fn quoted(text: &str) -> String {
         out.push(c);
     }
     out.push('"');
-    out
+    out.into()
 }
 
 /// `local@domain` and `@domain` may stand bare (RFC 8601 2.2, pvalue).
-fn address_or_quoted(text: &str) -> String {
+fn address_or_quoted(text: &str) -> Cow<'_, str> {
     let bare = text.rsplit_once('@').is_some_and(|(local, domain)| {
         let token = |part: &str| part.chars().all(|c| is_token(c) && c.is_ascii());
         token(local) && !domain.is_empty() && token(domain)
     });
-    if bare && text.len() <= VALUE_MAX { text.to_owned() } else { quoted(text) }
+    if bare && text.len() <= VALUE_MAX { text.into() } else { quoted(text) }
 }
 
 /// A token of RFC 2045: visible ASCII but the specials.

@@ -241,6 +241,9 @@ impl Default for DmarcRecord {
     }
 }
 
+/// The tags that are read.
+const KNOWN: [&str; 12] = ["p", "sp", "rua", "adkim", "aspf", "ruf", "fo", "pct", "np", "t", "psd", "v"];
+
 impl DmarcRecord {
     /// Reads the octets of a TXT record; `None` if it does not start with `v=DMARC1` (RFC 9989 4.8).
     ///
@@ -258,20 +261,21 @@ impl DmarcRecord {
             return None;
         }
         let mut record = DmarcRecord::default();
-        let mut seen: Vec<String> = vec!["v".to_owned()];
+        let mut seen = [false; KNOWN.len()];
         for tag in tags.filter(|tag| !tag.trim_ascii().is_empty()) {
             let Some((name, value)) = split_tag(tag) else {
                 record.ignore(&String::from_utf8_lossy(tag.trim_ascii()));
                 continue;
             };
-            let name = name.to_ascii_lowercase();
+            let known = KNOWN.iter().position(|known| name.eq_ignore_ascii_case(known));
             let value = std::str::from_utf8(value).ok().filter(|value| value.is_ascii());
-            let repeated = seen.contains(&name);
-            if repeated || !value.is_some_and(|value| record.take(&name, value)) {
-                record.ignore(&name);
-            }
-            if !repeated && seen.len() < 64 {
-                seen.push(name);
+            // Of several tags of one name the first counts, even if it is the wrong one.
+            let first =
+                known.and_then(|at| seen.get_mut(at)).is_some_and(|seen| !std::mem::replace(seen, true));
+            let known = known.and_then(|at| KNOWN.get(at)).filter(|_| first);
+            let taken = known.zip(value).is_some_and(|(name, value)| record.take(name, value));
+            if !taken {
+                record.ignore(&name.to_ascii_lowercase());
             }
         }
         Some(record)

@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use postwright_core::{Answer, Domain, Name, Record as Rr, RecordKind, Resolver};
+use postwright_core::{Answer, Domain, Found, Name, Record as Rr, RecordKind, Resolver};
 
 use super::macros::{self, Place, Scope};
 use super::record::{DualCidr, Mechanism, Qualifier, Record, TermKind};
@@ -83,6 +83,18 @@ fn checkable(raw: &str) -> Option<Name> {
     (name.labels().count() > 1).then_some(name)
 }
 
+/// The character-strings of a TXT record as one text; of one string, without a copy.
+fn joined(mut strings: Vec<Box<[u8]>>) -> Vec<u8> {
+    match (strings.pop(), strings.is_empty()) {
+        (Some(only), true) => only.into_vec(),
+        (Some(last), false) => {
+            strings.push(last);
+            strings.concat()
+        }
+        (None, _) => Vec::new(),
+    }
+}
+
 /// A check that cannot go on.
 struct Stop {
     verdict: Verdict,
@@ -97,7 +109,7 @@ fn permanent(problem: Problem) -> Stop {
 struct Frame {
     domain: Name,
     record: Record,
-    /// Offset of the next term.
+    /// Which term comes next.
     at: usize,
     /// The include that led here: its qualifier and its text.
     entered_by: Option<(Qualifier, String)>,
@@ -136,7 +148,7 @@ struct Checker<'c> {
 impl Checker<'_> {
     async fn evaluate(&mut self, domain: &Name) -> Result<End, Stop> {
         let mut frame = match self.record_of(domain).await? {
-            Some(record) => Frame { domain: domain.clone(), record, at: Record::start(), entered_by: None },
+            Some(record) => Frame { domain: domain.clone(), record, at: 0, entered_by: None },
             None => {
                 let problem = Problem::NoRecord(domain.clone());
                 return Err(Stop { verdict: Verdict::None, problem });
@@ -146,9 +158,16 @@ impl Checker<'_> {
         self.note(0, &frame.domain, || Event::Record(frame.record.as_str().to_owned()));
         loop {
             let depth = outer.len();
-            let settled = match frame.record.term_from(frame.at) {
-                Some((term, behind)) => {
-                    frame.at = behind;
+            // Most terms are networks of others.
+            while !self.query.traced
+                && let Some(TermKind::Directive(_, mechanism)) = frame.record.kind(frame.at)
+                && self.matches_plainly(mechanism) == Some(false)
+            {
+                frame.at += 1;
+            }
+            let settled = match frame.record.term(frame.at) {
+                Some(term) => {
+                    frame.at += 1;
                     let TermKind::Directive(qualifier, mechanism) = term.kind else { continue };
                     if let Mechanism::Include(spec) = mechanism {
                         let text = term.text.to_owned();
@@ -158,7 +177,15 @@ impl Checker<'_> {
                         }
                         continue;
                     }
-                    if !self.matches(&frame, depth, term.text, mechanism).await? {
+                    let matched = match self.matches_plainly(mechanism) {
+                        Some(matched) => {
+                            let event = || Event::Term { term: term.text.to_owned(), target: None, matched };
+                            self.note(depth, &frame.domain, event);
+                            matched
+                        }
+                        None => self.matches(&frame, depth, term.text, mechanism).await?,
+                    };
+                    if !matched {
                         continue;
                     }
                     (Verdict::from(qualifier), Some(term.text.to_owned()))
@@ -239,27 +266,43 @@ impl Checker<'_> {
         let record = self.record_of(&target).await?.ok_or_else(dangling)?;
         let inner = if term.starts_with("redirect=") { depth } else { depth + 1 };
         self.note(inner, &target, || Event::Record(record.as_str().to_owned()));
-        Ok(Frame { domain: target, record, at: Record::start(), entered_by: None })
+        Ok(Frame { domain: target, record, at: 0, entered_by: None })
     }
 
     /// Selects a domain's record (RFC 7208 4.4, 4.5).
     async fn record_of(&mut self, domain: &Name) -> Result<Option<Record>, Stop> {
-        let answer = self.ask(domain, RecordKind::Txt).await?;
-        let mut claims =
-            answer.records().iter().filter_map(Rr::text).filter(|text| Record::is_claimed_by(text));
-        let Some(text) = claims.next() else { return Ok(None) };
-        match claims.count() {
-            0 => Record::parse(text)
+        let Found::Records(records) = self.ask(domain, RecordKind::Txt).await?.found else { return Ok(None) };
+        let mut claim = None;
+        let mut count = 0_usize;
+        for record in records {
+            let Rr::Txt(strings) = record else { continue };
+            let text = joined(strings);
+            if Record::is_claimed_by(&text) {
+                count = count.saturating_add(1);
+                claim = Some(text);
+            }
+        }
+        match (claim, count) {
+            (None, _) => Ok(None),
+            (Some(text), 1) => Record::parse(text)
                 .map(Some)
                 .map_err(|error| permanent(Problem::Syntax { domain: domain.clone(), error })),
-            others => Err(permanent(Problem::SeveralRecords {
-                domain: domain.clone(),
-                count: others.saturating_add(1),
-            })),
+            (Some(_), count) => Err(permanent(Problem::SeveralRecords { domain: domain.clone(), count })),
         }
     }
 
-    /// Whether a mechanism other than `include` matches (RFC 7208 5).
+    /// Whether a mechanism matches that needs nothing but the client's address.
+    fn matches_plainly(&self, mechanism: Mechanism<'_>) -> Option<bool> {
+        let ip = self.query.ip;
+        match mechanism {
+            Mechanism::All => Some(true),
+            Mechanism::Ip4(net, bits) => Some(DualCidr { v4: bits, v6: 128 }.matches(ip, IpAddr::V4(net))),
+            Mechanism::Ip6(net, bits) => Some(DualCidr { v4: 32, v6: bits }.matches(ip, IpAddr::V6(net))),
+            _ => None,
+        }
+    }
+
+    /// Whether a mechanism that asks DNS matches (RFC 7208 5); `include` is none of them.
     async fn matches(
         &mut self,
         frame: &Frame,
@@ -267,22 +310,11 @@ impl Checker<'_> {
         term: &str,
         mechanism: Mechanism<'_>,
     ) -> Result<bool, Stop> {
-        let ip = self.query.ip;
-        let (spec, plain) = match mechanism {
-            Mechanism::All => (None, Some(true)),
-            Mechanism::Ip4(net, bits) => {
-                (None, Some(DualCidr { v4: bits, v6: 128 }.matches(ip, IpAddr::V4(net))))
-            }
-            Mechanism::Ip6(net, bits) => {
-                (None, Some(DualCidr { v4: 32, v6: bits }.matches(ip, IpAddr::V6(net))))
-            }
-            Mechanism::A(spec, _) | Mechanism::Mx(spec, _) | Mechanism::Ptr(spec) => (spec, None),
-            Mechanism::Exists(spec) | Mechanism::Include(spec) => (Some(spec), None),
+        let spec = match mechanism {
+            Mechanism::A(spec, _) | Mechanism::Mx(spec, _) | Mechanism::Ptr(spec) => spec,
+            Mechanism::Exists(spec) | Mechanism::Include(spec) => Some(spec),
+            Mechanism::All | Mechanism::Ip4(..) | Mechanism::Ip6(..) => None,
         };
-        if let Some(matched) = plain {
-            self.note(depth, &frame.domain, || Event::Term { term: term.to_owned(), target: None, matched });
-            return Ok(matched);
-        }
         self.count(&frame.domain, term)?;
         let target = self.target(frame, spec).await?;
         let matched = match (&target, mechanism) {

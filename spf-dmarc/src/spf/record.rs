@@ -166,8 +166,89 @@ impl From<MacroError> for TermError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     text: Box<str>,
-    explanation: Option<(usize, usize)>,
-    redirect: Option<(usize, usize)>,
+    terms: Vec<Stored>,
+    explanation: Option<Span>,
+    redirect: Option<Span>,
+}
+
+/// A piece of a record's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    fn of(self, text: &str) -> &str {
+        text.get(self.start..self.end).unwrap_or("")
+    }
+}
+
+/// A term that was read: what it is, with its domain as a place in the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stored {
+    text: Span,
+    spec: Span,
+    /// Empty texts stand for `spec`.
+    kind: TermKind<'static>,
+}
+
+impl Stored {
+    /// `start` is where the term begins in its record.
+    fn new(start: usize, term: &str, kind: TermKind<'_>) -> Stored {
+        use Mechanism::*;
+        use TermKind::*;
+        let (spec, kind) = match kind {
+            Redirect(spec) => (spec, Redirect("")),
+            Explanation(spec) => (spec, Explanation("")),
+            UnknownModifier => ("", UnknownModifier),
+            Directive(qualifier, mechanism) => {
+                let (spec, mechanism) = match mechanism {
+                    All => ("", All),
+                    Include(spec) => (spec, Include("")),
+                    A(spec, cidr) => (spec.unwrap_or(""), A(spec.map(|_| ""), cidr)),
+                    Mx(spec, cidr) => (spec.unwrap_or(""), Mx(spec.map(|_| ""), cidr)),
+                    Ptr(spec) => (spec.unwrap_or(""), Ptr(spec.map(|_| ""))),
+                    Ip4(net, bits) => ("", Ip4(net, bits)),
+                    Ip6(net, bits) => ("", Ip6(net, bits)),
+                    Exists(spec) => (spec, Exists("")),
+                };
+                (spec, Directive(qualifier, mechanism))
+            }
+        };
+        // A domain-spec begins behind the first colon or equals sign.
+        let behind = match spec {
+            "" => term.len(),
+            _ => term.bytes().position(|b| matches!(b, b':' | b'=')).map_or(term.len(), |at| at + 1),
+        };
+        let text = Span { start, end: start + term.len() };
+        Stored { text, spec: Span { start: start + behind, end: start + behind + spec.len() }, kind }
+    }
+
+    fn show<'r>(&self, text: &'r str) -> Term<'r> {
+        use Mechanism::*;
+        use TermKind::*;
+        let spec = self.spec.of(text);
+        let kind = match self.kind {
+            Redirect(_) => Redirect(spec),
+            Explanation(_) => Explanation(spec),
+            UnknownModifier => UnknownModifier,
+            Directive(qualifier, mechanism) => Directive(
+                qualifier,
+                match mechanism {
+                    All => All,
+                    Include(_) => Include(spec),
+                    A(some, cidr) => A(some.map(|_| spec), cidr),
+                    Mx(some, cidr) => Mx(some.map(|_| spec), cidr),
+                    Ptr(some) => Ptr(some.map(|_| spec)),
+                    Ip4(net, bits) => Ip4(net, bits),
+                    Ip6(net, bits) => Ip6(net, bits),
+                    Exists(_) => Exists(spec),
+                },
+            ),
+        };
+        Term { text: self.text.of(text), kind }
+    }
 }
 
 const VERSION: &[u8] = b"v=spf1";
@@ -191,27 +272,40 @@ impl Record {
             let start = String::from_utf8_lossy(octets.get(..64).unwrap_or(octets)).into_owned();
             return Err(RecordError { term: start, what: TermError::Version });
         }
-        if let Some(term) = octets.split(|b| *b == b' ').find(|term| !term.iter().all(u8::is_ascii_graphic)) {
+        // All octets are looked at, without a way out in between: that is what makes it quick.
+        let odd = octets.iter().fold(false, |odd, b| odd | !(0x20..=0x7e).contains(b));
+        if odd {
+            let mut terms = octets.split(|b| *b == b' ');
+            let term = terms.find(|term| !term.iter().all(u8::is_ascii_graphic)).unwrap_or_default();
             return Err(error(&String::from_utf8_lossy(term), TermError::NotAscii));
         }
         let text: Box<str> = String::from_utf8(text.into()).unwrap_or_default().into();
-        let mut record = Record { text, explanation: None, redirect: None };
+        let mut terms = Vec::with_capacity(text.len() / 12);
         let (mut explanation, mut redirect) = (None, None);
-        let mut words = words(&record.text);
-        while let Some(text) = words.next() {
-            let term = read_term(text).map_err(|what| error(text, what))?;
-            let slot = match term {
-                TermKind::Explanation(_) => &mut explanation,
-                TermKind::Redirect(_) => &mut redirect,
-                _ => continue,
-            };
-            if slot.is_some() {
-                return Err(error(text, TermError::Twice));
+        let mut words = words(&text);
+        while let Some(word) = words.next() {
+            let start = words.at.saturating_sub(word.len());
+            if let Some(kind) = read_network(word) {
+                let text = Span { start, end: words.at };
+                terms.push(Stored { text, spec: Span { start, end: start }, kind });
+                continue;
             }
-            *slot = Some((words.at.saturating_sub(text.len()), words.at));
+            let kind = read_term(word).map_err(|what| error(word, what))?;
+            let stored = Stored::new(start, word, kind);
+            let slot = match kind {
+                TermKind::Explanation(_) => Some(&mut explanation),
+                TermKind::Redirect(_) => Some(&mut redirect),
+                _ => None,
+            };
+            if let Some(slot) = slot {
+                if slot.is_some() {
+                    return Err(error(word, TermError::Twice));
+                }
+                *slot = Some(stored.spec);
+            }
+            terms.push(stored);
         }
-        (record.explanation, record.redirect) = (explanation, redirect);
-        Ok(record)
+        Ok(Record { text, terms, explanation, redirect })
     }
 
     /// The record as published.
@@ -221,34 +315,27 @@ impl Record {
 
     /// The terms from left to right.
     pub fn terms(&self) -> Terms<'_> {
-        Terms { words: words(&self.text) }
+        Terms { text: &self.text, terms: self.terms.iter() }
     }
 
-    /// The next term at or behind an offset into the text, and the offset behind that term.
-    pub(super) fn term_from(&self, offset: usize) -> Option<(Term<'_>, usize)> {
-        let mut words = Words { text: &self.text, at: offset };
-        let text = words.next()?;
-        Some((Term { text, kind: read_term(text).ok()? }, words.at))
+    /// What one of the terms is, counted from the left, without its domain.
+    pub(super) fn kind(&self, index: usize) -> Option<TermKind<'static>> {
+        self.terms.get(index).map(|stored| stored.kind)
     }
 
-    /// The offset of the first term.
-    pub(super) fn start() -> usize {
-        VERSION.len()
+    /// One of the terms, counted from the left.
+    pub(super) fn term(&self, index: usize) -> Option<Term<'_>> {
+        self.terms.get(index).map(|stored| stored.show(&self.text))
     }
 
     /// The domain-spec of `redirect=`.
     pub fn redirect(&self) -> Option<&str> {
-        self.modifier(self.redirect)
+        self.redirect.map(|spec| spec.of(&self.text))
     }
 
     /// The domain-spec of `exp=`.
     pub fn explanation(&self) -> Option<&str> {
-        self.modifier(self.explanation)
-    }
-
-    fn modifier(&self, span: Option<(usize, usize)>) -> Option<&str> {
-        let (start, end) = span?;
-        self.text.get(start..end)?.split_once('=').map(|(_, spec)| spec)
+        self.explanation.map(|spec| spec.of(&self.text))
     }
 }
 
@@ -261,15 +348,15 @@ impl fmt::Display for Record {
 /// The terms of a record.
 #[derive(Debug, Clone)]
 pub struct Terms<'r> {
-    words: Words<'r>,
+    text: &'r str,
+    terms: std::slice::Iter<'r, Stored>,
 }
 
 impl<'r> Iterator for Terms<'r> {
     type Item = Term<'r>;
 
     fn next(&mut self) -> Option<Term<'r>> {
-        let text = self.words.next()?;
-        read_term(text).ok().map(|kind| Term { text, kind })
+        self.terms.next().map(|stored| stored.show(self.text))
     }
 }
 
@@ -284,10 +371,13 @@ impl<'r> Iterator for Words<'r> {
     type Item = &'r str;
 
     fn next(&mut self) -> Option<&'r str> {
-        let rest = self.text.get(self.at..)?;
-        let start = self.at + rest.bytes().position(|b| b != b' ')?;
-        let rest = self.text.get(start..)?;
-        self.at = start + rest.bytes().position(|b| b == b' ').unwrap_or(rest.len());
+        let octets = self.text.as_bytes();
+        while octets.get(self.at) == Some(&b' ') {
+            self.at += 1;
+        }
+        let start = self.at;
+        let rest = octets.get(start..).filter(|rest| !rest.is_empty())?;
+        self.at = memchr::memchr(b' ', rest).map_or(octets.len(), |len| start + len);
         self.text.get(start..self.at)
     }
 }
@@ -298,6 +388,21 @@ fn words(record: &str) -> Words<'_> {
 
 fn error(term: &str, what: TermError) -> RecordError {
     RecordError { term: term.chars().take(64).collect(), what }
+}
+
+/// `ip4:` and `ip6:` as they nearly always are written; they make up most of most records. Everything else, and
+/// everything wrong, is for [`read_term`].
+fn read_network(text: &str) -> Option<TermKind<'static>> {
+    let v4 = match text.as_bytes().first_chunk()? {
+        b"ip4:" => true,
+        b"ip6:" => false,
+        _ => return None,
+    };
+    let (most, argument) = (if v4 { 32 } else { 128 }, text.get(4..)?);
+    let (address, bits) = network(argument, most).ok()?;
+    let mechanism =
+        if v4 { Mechanism::Ip4(ip4(address)?, bits) } else { Mechanism::Ip6(ip6(address)?, bits) };
+    Some(TermKind::Directive(Qualifier::Pass, mechanism))
 }
 
 fn read_term(text: &str) -> Result<TermKind<'_>, TermError> {
@@ -340,7 +445,12 @@ fn read_mechanism<'r>(name: &str, rest: &'r str) -> Result<Mechanism<'r>, TermEr
         let spec = argument.ok_or(TermError::Argument)?;
         check_domain(spec).map(|()| spec)
     };
-    match NAMES.into_iter().find(|known| name.eq_ignore_ascii_case(known)) {
+    // The two that make up most of most records, as they are nearly always written.
+    let known = match name {
+        "ip4" | "ip6" | "include" | "a" | "mx" => Some(name),
+        _ => NAMES.into_iter().find(|known| name.eq_ignore_ascii_case(known)),
+    };
+    match known {
         Some("all") if rest.is_empty() => Ok(Mechanism::All),
         Some("all") => Err(TermError::Argument),
         Some("include") => domain().map(Mechanism::Include),
@@ -351,26 +461,95 @@ fn read_mechanism<'r>(name: &str, rest: &'r str) -> Result<Mechanism<'r>, TermEr
         Some("ptr") => domain().map(|spec| Mechanism::Ptr(Some(spec))),
         Some("ip4") => {
             let (address, bits) = network(argument.ok_or(TermError::Argument)?, 32)?;
-            Ok(Mechanism::Ip4(address.parse().map_err(|_| TermError::Address)?, bits))
+            Ok(Mechanism::Ip4(ip4(address).ok_or(TermError::Address)?, bits))
         }
         Some("ip6") => {
             let (address, bits) = network(argument.ok_or(TermError::Argument)?, 128)?;
-            Ok(Mechanism::Ip6(address.parse().map_err(|_| TermError::Address)?, bits))
+            Ok(Mechanism::Ip6(ip6(address).ok_or(TermError::Address)?, bits))
         }
         _ => Err(TermError::UnknownMechanism),
     }
 }
 
+/// Four numbers of at most 255 without leading zeros, as the standard library reads them, in a third of its time.
+fn ip4(text: &str) -> Option<Ipv4Addr> {
+    let (mut address, mut number, mut digits, mut dots) = (0_u32, 0_u32, 0_u8, 0_u8);
+    for b in text.bytes() {
+        match b {
+            b'0'..=b'9' if digits < 3 && (digits == 0 || number > 0) => {
+                number = number * 10 + u32::from(b - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && number < 256 && dots < 3 => {
+                (address, number, digits) = (address << 8 | number, 0, 0);
+                dots += 1;
+            }
+            _ => return None,
+        }
+    }
+    (digits > 0 && number < 256 && dots == 3).then(|| (address << 8 | number).into())
+}
+
+/// Groups of one to four hexadecimal digits with one gap at most; what ends in an IPv4 address is left to the standard
+/// library.
+fn ip6(text: &str) -> Option<Ipv6Addr> {
+    let (mut head, mut tail) = (0_u128, 0_u128);
+    let (mut groups, mut behind_gap, mut gap) = (0_u32, 0_u32, false);
+    let mut rest = text.as_bytes();
+    if let Some(more) = rest.strip_prefix(b"::") {
+        (gap, rest) = (true, more);
+    }
+    while !rest.is_empty() {
+        let (mut group, mut digits) = (0_u128, 0_u32);
+        while let Some((b, more)) = rest.split_first()
+            && let Some(digit) = char::from(*b).to_digit(16)
+        {
+            (group, digits, rest) = (group << 4 | u128::from(digit), digits + 1, more);
+            if digits > 4 {
+                return None;
+            }
+        }
+        if digits == 0 || groups == 8 {
+            return None;
+        }
+        groups += 1;
+        let half = if gap { &mut tail } else { &mut head };
+        *half = *half << 16 | group;
+        behind_gap += u32::from(gap);
+        match rest {
+            [] => break,
+            [b':', b':', more @ ..] if !gap => (gap, rest) = (true, more),
+            [b':', more @ ..] if !more.is_empty() => rest = more,
+            [b'.', ..] => return text.parse().ok(),
+            _ => return None,
+        }
+    }
+    match gap {
+        true if groups < 8 => {
+            Some((head.checked_shl(16 * (8 - (groups - behind_gap))).unwrap_or(0) | tail).into())
+        }
+        false if groups == 8 => Some(head.into()),
+        _ => None,
+    }
+}
+
 fn network(text: &str, most: u8) -> Result<(&str, u8), TermError> {
-    match text.split_once('/') {
+    match text.bytes().position(|b| b == b'/').and_then(|at| text.split_at_checked(at)) {
         None => Ok((text, most)),
-        Some((address, bits)) => Ok((address, prefix(bits, most)?)),
+        Some((address, bits)) => Ok((address, prefix(bits.get(1..).unwrap_or(""), most)?)),
     }
 }
 
 fn prefix(text: &str, most: u8) -> Result<u8, TermError> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    text.parse().ok().filter(|bits| plain && *bits <= most).ok_or(TermError::Prefix)
+    let digit = |b: u8| b.is_ascii_digit().then(|| u16::from(b - b'0'));
+    let bits = match *text.as_bytes() {
+        [one] => digit(one),
+        [b'0', ..] => None,
+        [one, two] => digit(one).zip(digit(two)).map(|(one, two)| one * 10 + two),
+        [b'1', two, three] => digit(two).zip(digit(three)).map(|(two, three)| 100 + two * 10 + three),
+        _ => None,
+    };
+    bits.and_then(|bits| u8::try_from(bits).ok()).filter(|bits| *bits <= most).ok_or(TermError::Prefix)
 }
 
 /// `[ ":" domain-spec ] [ "/" n ] [ "//" n ]`. A slash may also stand in the domain-spec, so the prefix lengths
@@ -452,6 +631,72 @@ mod tests {
         assert!(!cidr(0, 0).matches(ip("::1"), ip("10.0.0.1")));
         assert!(cidr(32, 33).matches(ip("2001:db8:8000::"), ip("2001:db8:ffff::")));
         assert!(!cidr(32, 33).matches(ip("2001:db8:8000::"), ip("2001:db8:7fff::")));
+    }
+
+    /// The quick readers beside the standard library's.
+    #[test]
+    fn numbers_are_read_as_the_standard_library_reads_them() {
+        for text in [
+            "0.0.0.0",
+            "255.255.255.255",
+            "192.0.2.1",
+            "256.0.0.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "1.2.3.",
+            ".1.2.3",
+            "1..2.3",
+            "01.2.3.4",
+            "1.2.3.00",
+            "1.2.3.04",
+            "1.2.3.1000",
+            "1.2.3.4 ",
+            "+1.2.3.4",
+            "",
+            "a.b.c.d",
+            "999.1.1.1",
+            "1.2.3.-4",
+        ] {
+            assert_eq!(ip4(text), text.parse().ok(), "{text:?}");
+        }
+        for text in [
+            "::",
+            "::1",
+            "1::",
+            "1:2:3:4:5:6:7:8",
+            "1:2:3:4:5:6:7::",
+            "::2:3:4:5:6:7:8",
+            "1:2:3:4::5:6:7:8",
+            "1::2::3",
+            "12345::",
+            ":1",
+            "1:",
+            ":::",
+            "1:::2",
+            "2001:DB8::ffff",
+            "::192.0.2.1",
+            "1::192.0.2.1:3",
+            "g::",
+            "1:2:3:4:5:6:7:8:9",
+            "1:2:3:4:5:6:7",
+            "",
+            ":",
+            "::%1",
+            "1::2:",
+            "fe80::1/",
+            "::1.2.3",
+            "1:2:3:4:5:6:1.2.3.4",
+        ] {
+            assert_eq!(ip6(text), text.parse().ok(), "{text:?}");
+        }
+        for bits in 0..=300_u16 {
+            let text = bits.to_string();
+            assert_eq!(prefix(&text, 128).ok(), text.parse().ok().filter(|bits| *bits <= 128), "{text}");
+            assert!(prefix(&format!("0{bits}"), 128).is_err());
+        }
+        for text in ["", "+1", "-1", " 1", "1x", "1288", "000"] {
+            assert_eq!(prefix(text, 128), Err(TermError::Prefix), "{text:?}");
+        }
     }
 
     #[test]
