@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! cargo run --release -- [--quick] [--only NAME]    name, ours, peer, peer's name, unit: one line a case, by tabs
-//! cargo run --release -- --only NAME:ours           one side and nothing else, for callgrind: name:side, calls, octets
-//! cargo run --release -- --list                     the names and their peers
+//! cargo run --release -- --only NAME:ours           one side and nothing else, for callgrind
+//! cargo run --release -- --list                     what --only takes for callgrind, and how many calls that makes
 //! ```
 //!
 //! Times are nanoseconds a call, the best of several rounds, the two sides by turns. Instructions, which do not depend
@@ -53,11 +53,15 @@ fn main() {
     assert!(name.is_empty() || cases.iter().any(|case| case.name == name), "no case {name}; see --list");
     for case in cases.iter_mut().filter(|case| name.is_empty() || case.name == name) {
         match side {
-            _ if list => println!("{}\t{}", case.name, case.peer),
+            _ if list => sides(case).for_each(|side| println!("{}:{side}\t{CALLS}", case.name)),
             "" => time_both(case, quick),
             side => count(case, side),
         }
     }
+}
+
+fn sides(case: &Case) -> impl Iterator<Item = &'static str> {
+    std::iter::once("ours").chain(case.theirs.as_ref().map(|_| "peer"))
 }
 
 fn count(case: &mut Case, side: &str) {
@@ -67,7 +71,7 @@ fn count(case: &mut Case, side: &str) {
         other => panic!("no side {other}"),
     };
     (0..CALLS).for_each(|_| measured_call(run));
-    println!("{}:{side}\t{CALLS}\t{}", case.name, case.octets);
+    println!("# {}:{side}: {CALLS} calls of {} octets", case.name, case.octets);
 }
 
 fn time_both(case: &mut Case, quick: bool) {
