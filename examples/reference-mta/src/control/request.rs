@@ -47,6 +47,7 @@ impl Select {
         let domain = |text: &String| text.parse::<Domain>().map_err(|error| format!("{text:?}: {error}"));
         Ok(Selector {
             message: self.message.as_deref().map(id).transpose()?,
+            job: None,
             tenant: self.tenant.as_deref().map(Into::into),
             stream: self.stream.as_deref().map(Into::into),
             domain: self.domain.as_ref().map(domain).transpose()?,
