@@ -9,7 +9,7 @@
 //!
 //! A unit with `/s` is a speed, any other a cost. With `--list` it prints the names for `--only NAME`, which runs one
 //! side of one case a fixed number of times, `NAME<TAB>TIMES`; callgrind then counts instructions inside functions whose
-//! name has `measured`.
+//! name has `measured`. The sides of a case share a stem, and ours ends in `ours`.
 //!
 //! Not here: what is measured (benches/*), and the judgement of the figures (docs/performance.md).
 
@@ -154,7 +154,7 @@ fn counts(bench: &str, folder: &Path) -> Result<Vec<Row>, String> {
     shown(build.args(["build", "--release", "--quiet"]).current_dir(folder))?;
     let program = folder.join("target/release").join(format!("postwright-bench-{bench}"));
     let cases = output(Command::new(&program).arg("--list"))?;
-    let mut rows = Vec::new();
+    let mut counted = Vec::new();
     for line in cases.lines() {
         let (case, times) = line.split_once('\t').ok_or_else(|| format!("--list says {line:?}"))?;
         let times: f64 = times.trim().parse().map_err(|_| format!("--list says {line:?}"))?;
@@ -164,17 +164,29 @@ fn counts(bench: &str, folder: &Path) -> Result<Vec<Row>, String> {
         let outcome = valgrind.output().map_err(|error| format!("valgrind cannot run: {error}"))?;
         let log = String::from_utf8_lossy(&outcome.stderr).into_owned();
         let collected = collected(&log).ok_or_else(|| format!("{case}: callgrind says {log}"))?;
-        let row = Row {
-            bench: bench.to_owned(),
-            case: case.to_owned(),
-            ours: collected / times,
-            peer: None,
-            unit: "instructions".to_owned(),
-        };
-        println!("{}", row.line());
-        rows.push(row);
+        println!("{bench}\t{case}\t{:.0}", collected / times);
+        counted.push((case.to_owned(), collected / times));
     }
-    Ok(rows)
+    Ok(paired(bench, &counted))
+}
+
+/// Sides of one case share a stem: `NAME:ours` and `NAME:peer`, or `NAME-ours` and `NAME-of-the-peer`.
+fn paired(bench: &str, counted: &[(String, f64)]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, ours) in counted {
+        let Some(stem) = name.strip_suffix("ours") else { continue };
+        let peers = counted.iter().filter_map(|(other, figure)| {
+            let peer = other.strip_prefix(stem).filter(|peer| *peer != "ours")?;
+            Some(Some((*figure, peer.to_owned())))
+        });
+        let peers: Vec<_> = peers.collect();
+        for peer in if peers.is_empty() { vec![None] } else { peers } {
+            let case = stem.trim_end_matches([':', '-']).to_owned();
+            let unit = "instructions".to_owned();
+            rows.push(Row { bench: bench.to_owned(), case, ours: *ours, peer, unit });
+        }
+    }
+    rows
 }
 
 /// The sum in callgrind's closing lines.
@@ -246,6 +258,26 @@ mod tests {
         assert_eq!(Row::parse("smtp", "# a remark"), None);
         assert_eq!(Row::parse("smtp", "data\tmany\t5\tother\tns"), None);
         assert_eq!(Row::parse("smtp", "data\t3\t-\t-\tns").unwrap().ratio(), None);
+    }
+
+    #[test]
+    fn the_sides_of_a_case_meet() {
+        let counted = [
+            ("a:ours", 1.0),
+            ("a:peer", 2.0),
+            ("b-ours", 3.0),
+            ("b-bare", 1.5),
+            ("b-other", 6.0),
+            ("c:ours", 9.0),
+        ];
+        let counted: Vec<(String, f64)> = counted.map(|(name, figure)| (name.to_owned(), figure)).into();
+        let ratios: Vec<_> =
+            paired("x", &counted).iter().map(|row| (row.case.clone(), row.ratio())).collect();
+        let case = |name: &str, ratio| (name.to_owned(), ratio);
+        assert_eq!(
+            ratios,
+            [case("a", Some(2.0)), case("b", Some(0.5)), case("b", Some(2.0)), case("c", None)]
+        );
     }
 
     #[test]
