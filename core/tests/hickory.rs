@@ -170,6 +170,37 @@ async fn work_is_bounded() {
 }
 
 #[tokio::test]
+async fn one_server_of_two_is_enough() {
+    let good = Server::start(Table::parse(ZONE)).await;
+    // One that takes questions and says nothing, and one that is not there.
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let gone = {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.local_addr().unwrap()
+    };
+    for bad in [silent.local_addr().unwrap(), gone] {
+        for servers in [vec![bad, good.address], vec![good.address, bad]] {
+            let config = HickoryConfig {
+                servers,
+                timeout: std::time::Duration::from_millis(300),
+                ..HickoryConfig::default()
+            };
+            let dns = HickoryResolver::new(&config).unwrap();
+            let answer = ask(&dns, "example.org", RecordKind::Mx).await;
+            assert!(answer.is_ok_and(|answer| !answer.records().is_empty()), "{config:?}");
+        }
+    }
+    // With none left there is no answer, which is not the absence of one.
+    let config = HickoryConfig {
+        servers: vec![silent.local_addr().unwrap(), gone],
+        timeout: std::time::Duration::from_millis(300),
+        ..HickoryConfig::default()
+    };
+    let dns = HickoryResolver::new(&config).unwrap();
+    assert!(ask(&dns, "example.org", RecordKind::Mx).await.is_err());
+}
+
+#[tokio::test]
 async fn dnssec_is_validated_from_the_trust_anchor_down() {
     // One zone from the root down: an NS record would be a delegation, whose side of the cut proves no absence.
     let zone: String =

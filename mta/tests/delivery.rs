@@ -112,16 +112,17 @@ impl Fetch for OnePolicy {
 /// Sends one message to `joe@example.test` through a system on this zone, with `mx.example.test` at 192.0.2.1, and
 /// says what became of it first. Everything is stopped and counted before it returns.
 async fn send(zone: &str, there: &Receiver, sts: Option<&'static str>, require_tls: bool) -> Fate {
-    send_at(zone, there, sts, require_tls, None).await
+    send_at(zone, there, sts, require_tls, None, b"Subject: x\r\n\r\nx\r\n").await
 }
 
-/// The same at a pace.
+/// The same at a pace, with a message.
 async fn send_at(
     zone: &str,
     there: &Receiver,
     sts: Option<&'static str>,
     require_tls: bool,
     pace: Option<Arc<dyn Pace>>,
+    text: &'static [u8],
 ) -> Fate {
     let world = World {
         clock: Arc::new(SystemClock::new()),
@@ -149,7 +150,7 @@ async fn send_at(
     let mut envelope =
         Envelope::new("a@mta.test".parse::<Mailbox>().unwrap(), ["joe@example.test".parse().unwrap()]);
     envelope.options.require_tls = require_tls;
-    mta.submit(&envelope, Message::from_bytes(&b"Subject: x\r\n\r\nx\r\n"[..])).await.unwrap();
+    mta.submit(&envelope, Message::from_bytes(text)).await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let run = mta.run(async { drop(stopped.await) });
     let wait = async {
@@ -279,8 +280,26 @@ async fn a_pace_puts_off_without_costing_a_try() {
     let there = receiver("mx.example.test").await;
     let pace = Arc::new(Slow::default());
     // The first fate that is told is the delivery: being put off is no deferral.
-    let fate = send_at(MX, &there, None, false, Some(pace.clone())).await;
+    let fate = send_at(MX, &there, None, false, Some(pace.clone()), b"\r\n").await;
     assert_eq!(fate.0, "delivered");
     assert_eq!((pace.asked.load(Ordering::SeqCst), pace.heard.load(Ordering::SeqCst)), (3, 1));
     assert_eq!(Arc::strong_count(&pace.passes), 1, "the pass came back");
+}
+
+#[tokio::test]
+async fn a_message_may_ask_to_be_delivered_whatever_is_wrong_with_tls() {
+    let there = receiver("mx.example.test").await;
+    let other = receiver("mx.example.test").await;
+    // A TLSA record that does not match, and an MTA-STS policy that names somebody else.
+    let zone = format!("{}_mta-sts.example.test. TXT \"v=STSv1; id=1;\"\n", tlsa(&other.certificate));
+    let sts = Some("version: STSv1\nmode: enforce\nmx: other.example.test\nmax_age: 86400\n");
+    let asks: &[u8] = b"Subject: x\r\nTLS-Required: No\r\n\r\nx\r\n";
+    let fate = send_at(&zone, &there, sts, false, None, asks).await;
+    // RFC 8689 5: TLS is still tried.
+    assert_eq!((fate.0, fate.2), ("delivered", Some(false)));
+    // REQUIRETLS wins over it (RFC 8689 4.1).
+    assert_eq!(send_at(&zone, &there, sts, true, None, asks).await.0, "deferred");
+    let body: &[u8] = b"Subject: x\r\n\r\nTLS-Required: No\r\n";
+    assert_eq!(send_at(&zone, &there, sts, false, None, body).await.0, "deferred");
+    assert_eq!(*there.inbox.0.lock().unwrap(), 1);
 }
