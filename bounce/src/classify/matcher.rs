@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-use regex::RegexSet;
+use regex::{Regex, RegexSet};
 
 use super::rules::{Rule, RulesError};
-use super::text::fold;
+use super::text::{fold, with_folded};
 
 /// Most octets between two pieces of a phrase that are parted by ` .. `.
 const GAP: usize = 60;
@@ -32,6 +32,8 @@ pub(super) struct Compiled {
     pub(super) tier: Tier,
     /// Its name, shared with verdicts.
     pub(super) name: Arc<str>,
+    /// Its reply codes: a number and what a code is divided by before it is compared.
+    codes: Vec<(u16, u16)>,
 }
 
 /// Where a pattern occurs: piece `piece` of a phrase of `rule`.
@@ -42,6 +44,15 @@ struct Use {
     slot: usize,
     piece: usize,
     last: bool,
+    /// Not what the rule finds, but what its regular expressions need.
+    is_need: bool,
+}
+
+/// A regular expression that is tried in texts with a certain phrase only.
+#[derive(Debug)]
+struct Gated {
+    rule: usize,
+    regex: Regex,
 }
 
 #[derive(Debug)]
@@ -51,6 +62,7 @@ pub(super) struct Matcher {
     uses: Vec<Vec<Use>>,
     regexes: Option<RegexSet>,
     regex_rules: Vec<usize>,
+    gated: Vec<Gated>,
 }
 
 /// What a rule may ask about besides the text.
@@ -73,7 +85,11 @@ impl Matcher {
                 (_, _, false) => Tier::Provider,
                 _ => Tier::Text,
             };
-            rules.push(Compiled { name: rule.name.as_ref().into(), rule, tier });
+            let codes = rule.codes.iter().filter_map(|prefix| {
+                let divisor = 10_u16.pow(3 - u32::try_from(prefix.len().min(3)).unwrap_or(3));
+                Some((prefix.parse().ok()?, divisor))
+            });
+            rules.push(Compiled { name: rule.name.as_ref().into(), codes: codes.collect(), rule, tier });
         }
         rules.sort_by_key(|compiled| compiled.tier);
 
@@ -82,7 +98,8 @@ impl Matcher {
         let mut uses: Vec<Vec<Use>> = Vec::new();
         let mut slots = 0;
         for (i, compiled) in rules.iter().enumerate() {
-            for phrase in &compiled.rule.any {
+            let any = compiled.rule.any.iter().map(|phrase| (phrase, false));
+            for (phrase, is_need) in any.chain(compiled.rule.needs.iter().map(|phrase| (phrase, true))) {
                 let pieces = pieces(phrase).map_err(|what| RulesError::new(compiled.rule.line, what))?;
                 let count = pieces.len();
                 for (piece, pattern) in pieces.into_iter().enumerate() {
@@ -92,7 +109,7 @@ impl Matcher {
                         uses.len() - 1
                     });
                     if let Some(list) = uses.get_mut(number) {
-                        list.push(Use { rule: i, slot: slots, piece, last: piece + 1 == count });
+                        list.push(Use { rule: i, slot: slots, piece, last: piece + 1 == count, is_need });
                     }
                 }
                 slots += count;
@@ -104,14 +121,19 @@ impl Matcher {
             .build(&patterns)
             .map_err(|error| RulesError::new(1, format!("too many phrases: {error}")))?;
         let mut texts = Vec::new();
-        let mut regex_rules = Vec::new();
+        let (mut regex_rules, mut gated) = (Vec::new(), Vec::new());
         for (i, compiled) in rules.iter().enumerate() {
             for regex in &compiled.rule.regex {
-                texts.push(format!("(?i){regex}"));
-                RegexSet::new([texts.last().map_or("", String::as_str)]).map_err(|error| {
+                let text = format!("(?i){regex}");
+                let regex = Regex::new(&text).map_err(|error| {
                     RulesError::new(compiled.rule.line, error.to_string().replace('\n', " "))
                 })?;
-                regex_rules.push(i);
+                if compiled.rule.needs.is_empty() {
+                    texts.push(text);
+                    regex_rules.push(i);
+                } else {
+                    gated.push(Gated { rule: i, regex });
+                }
             }
         }
         let regexes = if texts.is_empty() {
@@ -122,7 +144,7 @@ impl Matcher {
                     .map_err(|error| RulesError::new(1, error.to_string().replace('\n', " ")))?,
             )
         };
-        Ok(Matcher { rules, automaton, uses, regexes, regex_rules })
+        Ok(Matcher { rules, automaton, uses, regexes, regex_rules, gated })
     }
 
     pub(super) fn rules(&self) -> &[Compiled] {
@@ -131,12 +153,17 @@ impl Matcher {
 
     /// The first rule that matches.
     pub(super) fn find(&self, text: &str, conditions: Conditions<'_>, most: usize) -> Option<&Compiled> {
-        let mut folded = String::with_capacity(text.len().min(most) + 16);
-        fold(text, most, &mut folded);
+        let text = if text.len() > most { &text[..text.floor_char_boundary(most)] } else { text };
+        let best = with_folded(text, |folded| self.search(folded, text, conditions));
+        self.rules.get(self.search_regexes(text, conditions, best))
+    }
+
+    /// The first rule that has a phrase in the folded text, or a regular expression that such a phrase calls for.
+    fn search(&self, folded: &[u8], text: &str, conditions: Conditions<'_>) -> usize {
         let mut best = self.rules.len();
         // For phrases of several pieces: the next piece's slot and where the piece before it ended.
         let mut begun: Vec<(usize, usize)> = Vec::new();
-        for hit in self.automaton.find_overlapping_iter(&folded) {
+        for hit in self.automaton.find_overlapping_iter(folded) {
             let Some(uses) = self.uses.get(hit.pattern().as_usize()) else { continue };
             for at in uses {
                 if at.rule >= best {
@@ -157,14 +184,20 @@ impl Matcher {
                         Some((_, end)) => *end = hit.end(),
                         None => begun.push((slot + 1, hit.end())),
                     }
-                } else if self.allows(at.rule, conditions) {
+                } else if self.allows(at.rule, conditions)
+                    && (!at.is_need
+                        || self.gated.iter().any(|it| it.rule == at.rule && it.regex.is_match(text)))
+                {
                     best = at.rule;
                 }
             }
         }
+        best
+    }
+
+    /// The regular expressions that are tried in every text.
+    fn search_regexes(&self, text: &str, conditions: Conditions<'_>, mut best: usize) -> usize {
         if let Some(regexes) = &self.regexes {
-            let end = text.len().min(most);
-            let text = text.get(..end).unwrap_or_else(|| &text[..text.floor_char_boundary(end)]);
             for number in &regexes.matches(text) {
                 match self.regex_rules.get(number) {
                     Some(rule) if *rule < best && self.allows(*rule, conditions) => best = *rule,
@@ -172,16 +205,15 @@ impl Matcher {
                 }
             }
         }
-        self.rules.get(best)
+        best
     }
 
     fn allows(&self, rule: usize, conditions: Conditions<'_>) -> bool {
-        let Some(Compiled { rule, .. }) = self.rules.get(rule) else { return false };
+        let Some(Compiled { rule, codes, .. }) = self.rules.get(rule) else { return false };
         let code_fits = rule.codes.is_empty()
-            || conditions.code.is_some_and(|code| {
-                let code = code.to_string();
-                rule.codes.iter().any(|prefix| code.starts_with(&**prefix))
-            });
+            || conditions
+                .code
+                .is_some_and(|code| codes.iter().any(|(wanted, divisor)| code / divisor == *wanted));
         let mx_fits = rule.mx.is_empty()
             || conditions.mx.is_some_and(|mx| {
                 rule.mx.iter().any(|suffix| {

@@ -25,6 +25,8 @@ pub struct Rule {
     pub any: Vec<Box<str>>,
     /// Regular expressions (RE2 syntax, linear time) over the text as it came, in any case; one is enough.
     pub regex: Vec<Box<str>>,
+    /// The regular expressions are tried only in texts with one of these phrases, which makes them cheap; empty for all texts.
+    pub needs: Vec<Box<str>>,
     /// Only for these mail hosts: domain suffixes. A refusal whose host is not known does not pass.
     pub mx: Vec<Box<str>>,
     /// Only for these reply codes: `5`, `45`, `550`; empty for all.
@@ -118,6 +120,7 @@ fn empty(line: usize) -> Rule {
         name: "".into(),
         category: Category::Undefined,
         any: Vec::new(),
+        needs: Vec::new(),
         regex: Vec::new(),
         mx: Vec::new(),
         codes: Vec::new(),
@@ -149,7 +152,7 @@ fn check(rules: &[Rule]) -> Result<(), RulesError> {
 }
 
 const KEYS: &str =
-    "name, category, any, regex, mx, codes, early, weak, permanence, hard, scope, action, source";
+    "name, category, any, regex, needs, mx, codes, early, weak, permanence, hard, scope, action, source";
 
 fn set(rule: &mut Rule, key: &str, value: Value) -> Result<(), String> {
     let name = |what: &str, text: &str| format!("{text:?} is not a {what}");
@@ -166,6 +169,7 @@ fn set(rule: &mut Rule, key: &str, value: Value) -> Result<(), String> {
         ("action", Value::Text(text)) => rule.action = Some(text.parse().map_err(|_| name("action", &text))?),
         ("any", Value::List(list)) => rule.any = list,
         ("regex", Value::List(list)) => rule.regex = list,
+        ("needs", Value::List(list)) => rule.needs = list,
         ("mx", Value::List(list)) => rule.mx = list.iter().map(|mx| mx.to_ascii_lowercase().into()).collect(),
         ("codes", Value::List(list)) => {
             if !list

@@ -12,44 +12,102 @@ use postwright_core::EnhancedStatus;
 /// Folds a text for matching: lower case, words parted by one blank, a blank at both ends; punctuation, reply codes,
 /// enhanced codes and addresses left out, apostrophes closed up.
 pub(super) fn fold(text: &str, most: usize, out: &mut String) {
-    out.clear();
-    out.push(' ');
-    for word in text.split_ascii_whitespace() {
-        if out.len() >= most {
-            break;
+    let text = text.get(..text.floor_char_boundary(most)).unwrap_or(text);
+    with_folded(text, |folded| {
+        out.clear();
+        out.push_str(&String::from_utf8_lossy(folded));
+    });
+}
+
+/// Texts up to this length are folded on the stack: RFC 5321 4.5.3.1.5 allows 512 octets a reply line, and most have a hundred.
+const SHORT: usize = 250;
+
+/// Folds a text and hands it on; only a long text costs an allocation.
+pub(super) fn with_folded<R>(text: &str, then: impl FnOnce(&[u8]) -> R) -> R {
+    // A letter may become three octets where it had one: `\u{130}` in lower case is the worst with 3 for 2.
+    let room = text.len() * 3 + 2;
+    let mut short = [0_u8; SHORT * 3 + 2];
+    match short.get_mut(..room) {
+        Some(out) => {
+            let len = fold_into(text, out);
+            then(out.get(..len).unwrap_or_default())
         }
-        let word = strip_reply_code(word);
-        let is_url = word.contains("://");
-        if (word.contains('@') && !is_url) || is_status(word) {
-            // An address may have text stuck to it: `<x@example.org>:user unknown` or `x@example.org...User`.
-            if let Some((_, behind)) = word.split_once("...").or_else(|| word.split_once(">:")) {
-                push_words(behind, out);
-            }
-            continue;
+        None => {
+            let mut out = vec![0; room];
+            let len = fold_into(text, &mut out);
+            then(out.get(..len).unwrap_or_default())
         }
-        push_words(word, out);
     }
 }
 
-fn push_words(word: &str, out: &mut String) {
-    let mut open = false;
-    for c in word.chars() {
-        if c.is_ascii_alphanumeric() {
-            out.push(c.to_ascii_lowercase());
-            open = true;
-        } else if !c.is_ascii() && c.is_alphanumeric() {
-            out.extend(c.to_lowercase());
-            open = true;
-        } else if c == '\'' || c == '\u{2019}' || c == '`' {
-            // doesn't = doesnt
-        } else if open {
-            out.push(' ');
-            open = false;
+/// What stands where in the folded text.
+struct Folding<'o> {
+    out: &'o mut [u8],
+    len: usize,
+}
+
+impl Folding<'_> {
+    fn push(&mut self, octet: u8) {
+        if let Some(place) = self.out.get_mut(self.len) {
+            *place = octet;
+            self.len += 1;
         }
     }
-    if open {
-        out.push(' ');
+
+    fn push_words(&mut self, word: &str) {
+        let start = self.len;
+        if word.is_ascii() {
+            for octet in word.bytes() {
+                match octet {
+                    b'a'..=b'z' | b'0'..=b'9' => self.push(octet),
+                    b'A'..=b'Z' => self.push(octet.to_ascii_lowercase()),
+                    b'\'' | b'`' => {}
+                    _ => self.end_word(start),
+                }
+            }
+        } else {
+            for c in word.chars() {
+                if c.is_ascii_alphanumeric() {
+                    self.push(u8::try_from(c.to_ascii_lowercase()).unwrap_or(b' '));
+                } else if !c.is_ascii() && c.is_alphanumeric() {
+                    let mut octets = [0; 4];
+                    for c in c.to_lowercase() {
+                        c.encode_utf8(&mut octets).bytes().for_each(|octet| self.push(octet));
+                    }
+                } else if c == '\'' || c == '\u{2019}' || c == '`' {
+                    // doesn't = doesnt
+                } else {
+                    self.end_word(start);
+                }
+            }
+        }
+        self.end_word(start);
     }
+
+    /// A blank, unless there is one or nothing was written since `start`.
+    fn end_word(&mut self, start: usize) {
+        if self.len > start && self.out.get(self.len - 1) != Some(&b' ') {
+            self.push(b' ');
+        }
+    }
+}
+
+fn fold_into(text: &str, out: &mut [u8]) -> usize {
+    let mut folding = Folding { out, len: 0 };
+    folding.push(b' ');
+    for word in text.split_ascii_whitespace() {
+        let word = strip_reply_code(word);
+        let is_url = || word.contains("://");
+        if (word.contains('@') && !is_url()) || is_status(word) {
+            // An address may have text stuck to it: `<x@example.org>:user unknown` or `x@example.org...User`.
+            if let Some((_, behind)) = word.split_once("...").or_else(|| word.split_once(">:")) {
+                folding.push_words(behind);
+            }
+            continue;
+        }
+        folding.push_words(word);
+    }
+    folding.len
 }
 
 /// `550-5.1.1` and `550-Text` of a multi-line reply; a lone `550` says no more than the code does.
@@ -68,14 +126,23 @@ fn strip_reply_code(word: &str) -> &str {
 
 const WRAPPING: &[char] = &['(', ')', '[', ']', '<', '>', '#', ',', ';', ':', '.', '"', '\''];
 
+/// Whether a digit, a dot and a digit follow each other: without them there is no enhanced status.
+fn has_dotted_digits(text: &str) -> bool {
+    text.as_bytes()
+        .windows(3)
+        .any(|three| matches!(three, [a, b'.', c] if a.is_ascii_digit() && c.is_ascii_digit()))
+}
+
 fn is_status(word: &str) -> bool {
-    word.bytes().any(|octet| octet.is_ascii_digit())
-        && word.trim_matches(WRAPPING).parse::<EnhancedStatus>().is_ok()
+    has_dotted_digits(word) && word.trim_matches(WRAPPING).parse::<EnhancedStatus>().is_ok()
 }
 
 /// The first word of the text that is an enhanced status of class 4 or 5, wrapped in punctuation perhaps.
 pub(super) fn find_status(text: &str) -> Option<EnhancedStatus> {
-    text.split_ascii_whitespace().take(40).find_map(|word| {
+    if !has_dotted_digits(text) {
+        return None;
+    }
+    text.split_ascii_whitespace().take(40).filter(|word| has_dotted_digits(word)).find_map(|word| {
         let word = strip_reply_code(word);
         let word = word.trim_matches(WRAPPING);
         let word = word.strip_prefix("smtp;").unwrap_or(word);
