@@ -186,7 +186,10 @@ impl Reply {
     /// A reply without an enhanced status. Each line of `text` becomes a line of the reply.
     pub fn new(code: ReplyCode, text: &str) -> Reply {
         let text = text.strip_suffix('\n').unwrap_or(text);
-        Reply { code, status: None, lines: text.split('\n').map(clean_line).collect() }
+        // A reply to EHLO has a dozen lines, any other as a rule one.
+        let mut lines = Vec::with_capacity(if text.contains('\n') { 12 } else { 1 });
+        lines.extend(text.split('\n').map(clean_line));
+        Reply { code, status: None, lines }
     }
 
     /// For replies whose code stands in the source.

@@ -68,6 +68,10 @@ pub struct PeerLimits {
     pub domains: Option<u32>,
 }
 
+/// Longer keywords are not known here, so nobody needs them in capitals: the longest known one with `=`
+/// and a mechanism behind it, as in `AUTH=SCRAM-SHA-256-PLUS`, has room.
+const LONGEST_KEYWORD: usize = 32;
+
 impl Capabilities {
     /// Reads the lines behind the first one, which names the server.
     pub fn from_reply(reply: &Reply) -> Capabilities {
@@ -84,15 +88,23 @@ impl Capabilities {
     }
 
     fn take(&mut self, line: &str) {
-        let line = line.trim();
+        let line = line.trim_ascii();
         // `AUTH=PLAIN LOGIN` is how servers spoke to clients older than RFC 2554; some still do.
-        let split = line.split_once([' ', '\t']).or_else(|| line.split_once('='));
-        let (keyword, parameters) = match split {
-            Some((keyword, parameters)) => (keyword, parameters.trim()),
+        let blank = line.bytes().position(|b| b == b' ' || b == b'\t');
+        let (keyword, parameters) = match blank.or_else(|| line.bytes().position(|b| b == b'=')) {
+            Some(at) => (line.get(..at).unwrap_or(line), line.get(at + 1..).unwrap_or_default().trim_ascii()),
             None => (line, ""),
         };
-        let upper = keyword.to_ascii_uppercase();
-        match upper.as_str() {
+        let mut upper = [0; LONGEST_KEYWORD];
+        let upper = match upper.get_mut(..keyword.len()) {
+            Some(upper) => {
+                upper.copy_from_slice(keyword.as_bytes());
+                upper.make_ascii_uppercase();
+                std::str::from_utf8(upper).unwrap_or(keyword)
+            }
+            None => keyword,
+        };
+        match upper {
             "" => {}
             "PIPELINING" => self.pipelining = true,
             "SIZE" => self.size = Some(first_number(parameters)),

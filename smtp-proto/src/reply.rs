@@ -161,13 +161,13 @@ impl ReplyParser {
 }
 
 fn check_octets(body: &[u8]) -> Result<(), ReplyError> {
-    if memchr(b'\r', body).is_some() {
-        return Err(ReplyError::BareLineEnd);
+    match memchr::memchr2(b'\r', 0, body).and_then(|at| body.get(at)) {
+        None => Ok(()),
+        // A bare CR is told before a NUL, wherever they stand.
+        Some(b'\r') => Err(ReplyError::BareLineEnd),
+        Some(_) if memchr(b'\r', body).is_some() => Err(ReplyError::BareLineEnd),
+        Some(_) => Err(ReplyError::Nul),
     }
-    if memchr(0, body).is_some() {
-        return Err(ReplyError::Nul);
-    }
-    Ok(())
 }
 
 fn split_code(line: &[u8]) -> Result<(u16, &[u8]), ReplyError> {
@@ -187,14 +187,14 @@ impl Open {
         // A second digit beyond 5 (some servers say 571) is not of the grammar; RFC 5321 4.3.2 has clients act on
         // the first digit then. The number that was sent is kept in the text.
         let (code, mut kept) = match ReplyCode::new(wire_code) {
-            Some(code) => (code, String::new()),
+            Some(code) => (code, String::with_capacity(TEXT_HINT)),
             None => {
                 let class = ReplyCode::new(wire_code / 100 * 100 + 50).ok_or(ReplyError::Code)?;
                 (class, format!("({wire_code}) "))
             }
         };
         let (status, text) = split_status(code, text);
-        kept.push_str(&String::from_utf8_lossy(text));
+        push_text(&mut kept, text);
         Ok(Open { wire_code, code, status, text: kept, lines: 1 })
     }
 
@@ -204,7 +204,7 @@ impl Open {
         // the last line is what servers add last.
         self.status = status.or(self.status);
         self.text.push('\n');
-        self.text.push_str(&String::from_utf8_lossy(text));
+        push_text(&mut self.text, text);
         self.lines += 1;
     }
 
@@ -221,8 +221,22 @@ impl Open {
     }
 }
 
+/// Octets that the text of a reply gets at once: a reply to EHLO fits as a rule.
+const TEXT_HINT: usize = 512;
+
+fn push_text(kept: &mut String, text: &[u8]) {
+    match std::str::from_utf8(text) {
+        Ok(text) => kept.push_str(text),
+        Err(_) => kept.push_str(&String::from_utf8_lossy(text)),
+    }
+}
+
 /// Takes an enhanced status code off the text, if one is there and has the class of the reply code.
 fn split_status(code: ReplyCode, text: &[u8]) -> (Option<EnhancedStatus>, &[u8]) {
+    // Most texts do not begin with one, and show it by their first octets.
+    if !matches!(text, [b'2' | b'4' | b'5', b'.', ..]) {
+        return (None, text);
+    }
     let end = memchr(b' ', text).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
     let status = std::str::from_utf8(word)
