@@ -6,8 +6,8 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postwright_smtp_server::serve_connection;
 use postwright_smtp_server::tls::{Certificates, Tickets, server_config};
+use postwright_smtp_server::{Socket, serve_connection};
 use support::{Client, Mode, Room, settings, start, start_room};
 use tokio::io::AsyncReadExt as _;
 
@@ -176,4 +176,61 @@ async fn a_proxy_header_states_the_client() {
         assert_eq!(stranger.rest().await, b"", "closed without a word");
         bed.stop().await;
     }
+}
+
+#[tokio::test]
+async fn when_connections_are_many_patience_is_short_for_new_ones() {
+    for own in [false, true] {
+        let mut busy = settings();
+        (busy.connections, busy.stress_percent) = (10, 50);
+        let mut room = Room::new(Mode::Accept);
+        // What an acceptor offers to one client in particular shrinks as well.
+        room.offer = own.then(|| settings().session);
+        let bed = start_room(busy, room).await;
+        let mut early = Vec::new();
+        for _ in 0..5 {
+            let mut client = bed.connect().await;
+            client.hello().await;
+            early.push(client);
+        }
+        let mut late = bed.connect().await;
+        late.hello().await;
+        // Whoever came before has the usual patience, whoever comes now hardly any (`Limits::stressed`).
+        for _ in 0..5 {
+            assert_eq!(early[0].code("NONSENSE").await, 500);
+        }
+        assert_eq!(late.code("NONSENSE").await, 500);
+        assert_eq!(late.reply().await.0, 421);
+        drop(early);
+        support::eventually(|| async { (bed.counters.open() <= 1).then_some(()) }).await;
+        let mut calm = bed.connect().await;
+        calm.hello().await;
+        assert_eq!((calm.code("NONSENSE").await, calm.code("NOOP").await), (500, 250), "over again");
+        drop((calm, late));
+        bed.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn ports_are_shared_and_families_kept_apart_where_that_is_asked_for() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let shared = Socket { share_port: true, ..Socket::default() };
+    let first = shared.listen(any).unwrap();
+    let address = first.local_addr().unwrap();
+    shared.listen(address).unwrap();
+    assert!(Socket::default().listen(address).is_err(), "not without asking");
+    let Ok(both) = Socket::default().listen("[::]:0".parse().unwrap()) else {
+        postwright_testkit::skip!("dual-stack", "no IPv6 here")
+    };
+    let port = both.local_addr().unwrap().port();
+    for loopback in ["127.0.0.1", "::1"] {
+        let ip: std::net::IpAddr = loopback.parse().unwrap();
+        tokio::net::TcpStream::connect((ip, port)).await.unwrap();
+        assert_eq!(both.accept().await.unwrap().1.ip().to_canonical(), ip);
+    }
+    let six = Socket { dual_stack: false, ..Socket::default() }.listen("[::]:0".parse().unwrap()).unwrap();
+    let port = six.local_addr().unwrap().port();
+    let four = Socket::default().listen(([0, 0, 0, 0], port).into()).unwrap();
+    tokio::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    four.accept().await.unwrap();
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postwright_smtp_server::tls::{Tickets, server_config};
+use postwright_smtp_server::tls::{Certificates, Identity, Tickets, server_config};
 use postwright_smtp_server::{ServerConfig, serve_connection};
 use rustls::pki_types::ServerName;
 use support::{Client, Mode, Roots, Testbed, Tls, certificates, settings, start};
@@ -298,4 +298,47 @@ async fn tickets_are_sent_only_where_they_are_switched_on_and_hold_for_one_liste
         assert_eq!(client.code("QUIT").await, 221);
         assert_eq!(purse.seen.load(Ordering::Relaxed), seen, "listener {number}");
     }
+}
+
+#[tokio::test]
+async fn certificates_are_exchanged_under_load_and_no_connection_fails() {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(support::identity(NAME));
+    }
+    let roots: Vec<_> = all.iter().map(|(_, root)| root.clone()).collect();
+    let roots = support::trusting(&roots);
+    let copy = |number: usize| {
+        let (identity, _): &(Identity, _) = &all[number];
+        let (names, chain) = (identity.names.clone(), identity.chain.clone());
+        vec![Identity { names, chain, key: identity.key.clone_key() }]
+    };
+    let certificates = Certificates::new(copy(0)).unwrap();
+    let config = settings().with_starttls(server_config(&certificates, None, Tickets::Off).unwrap());
+    let bed = Arc::new(start(config, Mode::Accept).await);
+    let mut load = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (bed, roots) = (bed.clone(), roots.clone());
+        load.spawn(async move {
+            for _ in 0..15 {
+                let mut client = secured(&bed, &roots).await;
+                client.envelope("b@example.org").await;
+                assert_eq!(client.code("DATA").await, 354);
+                assert_eq!(client.code("x\r\n.").await, 250);
+            }
+        });
+    }
+    let mut exchanged = 0;
+    while let Some(ended) = tokio::select! {
+        ended = load.join_next() => Some(ended),
+        () = tokio::time::sleep(Duration::from_millis(2)) => None,
+    }
+    .unwrap_or(Some(Ok(())))
+    {
+        ended.unwrap();
+        exchanged += 1;
+        certificates.replace(copy(exchanged % 3)).unwrap();
+    }
+    assert!(exchanged > 4, "{exchanged}");
+    assert_eq!(bed.messages().len(), 60);
 }
