@@ -51,7 +51,6 @@ impl Select {
             tenant: self.tenant.as_deref().map(Into::into),
             stream: self.stream.as_deref().map(Into::into),
             domain: self.domain.as_ref().map(domain).transpose()?,
-            ..Selector::default()
         })
     }
 }
