@@ -152,15 +152,15 @@ async fn load(system: &System) {
 }
 
 async fn restore_orders(system: &System) {
-    let page = loop {
-        match system.spool.scan(Scan::Controls).await {
-            Ok(page) => break page,
-            Err(error) => {
-                system.spool_failed("reading the operator's orders", &error);
-                sleep(system.settings.spool_pause).await;
-            }
-        }
-    };
+    while let Err(error) = read_orders(system).await {
+        system.spool_failed("reading the operator's orders", &error);
+        sleep(system.settings.spool_pause).await;
+    }
+}
+
+/// Puts the orders that are stored in force; those that are already stay as they are.
+pub(crate) async fn read_orders(system: &System) -> Result<(), SpoolError> {
+    let page = system.spool.scan(Scan::Controls).await?;
     let now = system.world.clock.now();
     let mut effects = Vec::new();
     for item in page.items {
@@ -175,6 +175,7 @@ async fn restore_orders(system: &System) {
         }
     }
     pipeline::carry_out(system, effects, None).await;
+    Ok(())
 }
 
 /// Takes over messages that nobody works on: of an exclusive spool all of them at the start, later what a recovery

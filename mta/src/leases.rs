@@ -96,6 +96,10 @@ async fn renew_in_time(system: &System, length: Duration) {
             system.spool_failed("renewing leases", &error);
             sleep(again).await;
         }
+        // What an operator told another node.
+        if let Err(error) = dispatch::read_orders(system).await {
+            system.spool_failed("reading the operator's orders", &error);
+        }
         let_go(system).await;
     }
 }

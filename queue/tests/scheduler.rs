@@ -249,8 +249,12 @@ fn a_slot_is_needed_and_comes_back() {
     drop(slot);
     world.accept(&["b@one.example"]);
     assert!(world.scheduler.reserve().is_err());
-    let notice = world.scheduler.reserve_notice();
-    drop(notice);
+    // A notification finds room in a queue that is full (FAULTS J6), and is delivered like anything else.
+    let mut notice = world.entry(&["sender@two.example"]);
+    notice.envelope.reverse_path = postwright_core::ReversePath::Null;
+    let slot = world.scheduler.reserve_notice();
+    world.scheduler.admit(slot, Claim { id: notice.id, epoch: 0 }, &notice, world.now);
+    world.stored.insert(notice.id, notice);
     for attempt in world.attempts() {
         world.finish_with(attempt, 250);
     }

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use postwright_core::Timestamp;
+use postwright_core::{Cause, DeliveryStatus, DnsError, EnhancedStatus, Phase, Timestamp};
 use postwright_queue::SpoolId;
 use postwright_queue::scheduler::{
     Attempt, JOB, Next, Order, OrderKind, Reason, ReportEvent, RetryPolicy, SchedulerConfig, Selector, Task,
@@ -372,5 +372,45 @@ fn a_job_is_suspended_and_cancelled_over_a_restart_and_nothing_else() {
         assert_eq!(world.events(id), [(0, ReportEvent::Cancelled)]);
     }
     assert_eq!(world.events(other), [(0, ReportEvent::Delivered)]);
+    world.assert_idle();
+}
+
+/// FAULTS I: names cannot be looked up for ten minutes, then they can. What waited is tried no more often than its schedule
+/// says, and does not come back all at once.
+#[test]
+fn an_outage_of_dns_costs_few_tries_and_ends_without_a_storm() {
+    const MESSAGES: u64 = 3000;
+    let mut world = World::new(SchedulerConfig::default());
+    let outage = START + 10 * MINUTE;
+    let no_answer = |at| {
+        let status = EnhancedStatus::known(4, 4, 3);
+        DeliveryStatus::local(status, Cause::Dns(DnsError::ServFail), Phase::Resolve, at)
+    };
+    let (mut tries, mut after, mut number): (BTreeMap<SpoolId, u32>, BTreeMap<u64, u32>, u64) =
+        Default::default();
+    while number < MESSAGES || !world.stored.is_empty() {
+        // Fifty a second for a minute, to 500 domains.
+        for _ in 0..if number < MESSAGES { 50 } else { 0 } {
+            world.accept(&[&format!("a@host{}.example", number % 500)]);
+            number += 1;
+        }
+        for attempt in world.attempts() {
+            *tries.entry(attempt.id).or_default() += 1;
+            let (now, recipients) = (world.now, attempt.recipients.len());
+            if now < outage {
+                world.finish(attempt, vec![no_answer(now); recipients]);
+            } else {
+                *after.entry(now.secs()).or_default() += 1;
+                world.finish_with(attempt, 250);
+            }
+        }
+        world.now = world.now + Duration::from_secs(1);
+        assert!(world.now < outage + HOUR, "{} messages are still there", world.stored.len());
+    }
+    let most = tries.values().max().copied().unwrap();
+    assert!(most <= 4, "{most} tries: at once, and after 5, 15 and perhaps 35 minutes");
+    let peak = after.values().max().copied().unwrap();
+    assert!(peak <= 2 * 50, "{peak} in one second, though they came at 50 a second");
+    assert!(world.now < outage + 30 * MINUTE, "drained within one pause of its schedule");
     world.assert_idle();
 }

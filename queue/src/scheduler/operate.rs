@@ -25,13 +25,13 @@ impl Scheduler {
     ///
     /// A suspension of a whole lane holds what comes later too; a cancellation applies to what is queued now.
     pub fn give(&mut self, order: Order, now: Timestamp) -> Vec<Effect> {
-        let store = order.store();
+        let store = order.to_change();
         self.put_in_force(order, now);
         vec![Effect::Store(store)]
     }
 
-    /// Gives an order again that was stored as a control, before any message is restored. Controls that are not orders
-    /// are left alone.
+    /// Gives an order again that was stored as a control: before any message is restored, and on a shared spool now and then,
+    /// since another node may have been told. Controls that are not orders, and orders that are in force, are left alone.
     ///
     /// # Errors
     /// If the control is an order that cannot be read; it has no effect.
@@ -41,6 +41,9 @@ impl Scheduler {
         value: &Bytes,
         now: Timestamp,
     ) -> Result<Vec<Effect>, DecodeError> {
+        if self.orders.knows(key, value) {
+            return Ok(Vec::new());
+        }
         let Some(order) = Orders::read(key, value).transpose()? else { return Ok(Vec::new()) };
         if order.until <= now {
             return Ok(vec![Effect::Store(order.forget())]);

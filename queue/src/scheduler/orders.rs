@@ -61,8 +61,8 @@ impl Order {
         format!("{PREFIX}{kind}/{}", self.selector)
     }
 
-    /// The change that keeps it.
-    pub(super) fn store(&self) -> Change {
+    /// The change that keeps it in a spool.
+    pub(super) fn to_change(&self) -> Change {
         let mut w = Writer::default();
         w.byte(VERSION);
         match &self.kind {
@@ -154,6 +154,12 @@ impl Orders {
         self.orders.iter().map(|order| order.until).min()
     }
 
+    /// Whether exactly this order is in force, by its control.
+    pub(super) fn knows(&self, key: &str, value: &Bytes) -> bool {
+        let same = |order: &&Order| matches!(order.to_change(), Change::Control { value: Some(known), .. } if known == *value);
+        self.orders.iter().filter(|order| order.key() == key).any(|order| same(&order))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Order> {
         self.orders.iter()
     }
@@ -238,7 +244,7 @@ mod tests {
             OrderKind::Cancel { bounce: false },
         ] {
             let order = order(kind);
-            let Change::Control { key, value: Some(value) } = order.store() else { panic!("a control") };
+            let Change::Control { key, value: Some(value) } = order.to_change() else { panic!("a control") };
             assert_eq!(Orders::read(&key, &value), Some(Ok(order)));
             assert_eq!(Orders::read("else", &value), None);
             for len in 0..value.len() {
@@ -254,7 +260,7 @@ mod tests {
             selector: Selector { tenant: Some("t".into()), ..Selector::default() },
             ..order(OrderKind::Cancel { bounce: false })
         })
-        .store() else {
+        .to_change() else {
             panic!("a control")
         };
         // Version, kind, whether to tell, no message; then version 2 has the job, which version 1 does not.
