@@ -77,7 +77,24 @@ impl Client {
     /// # Errors
     /// There is no session; [`ConnectError::status`] says what that means for the recipients.
     pub async fn connect(&self, target: &Target, options: &Options) -> Result<Connection, Box<ConnectError>> {
+        #[cfg(feature = "sasl")]
+        if let Some(tokens) = &options.tokens {
+            return crate::oauth::connect(self, tokens, target, options).await;
+        }
+        self.open(target, options).await
+    }
+
+    pub(crate) async fn open(
+        &self,
+        target: &Target,
+        options: &Options,
+    ) -> Result<Connection, Box<ConnectError>> {
         Connection::open(&*self.connector, &self.tls, &self.clock, target, options).await
+    }
+
+    #[cfg(feature = "sasl")]
+    pub(crate) fn now(&self) -> postwright_core::Timestamp {
+        self.clock.now()
     }
 
     /// Sends one message to the first of `targets` that takes part, and says QUIT.

@@ -53,6 +53,9 @@ pub struct Options {
     /// With which account to authenticate, if at all.
     #[cfg(feature = "sasl")]
     pub account: Option<Account>,
+    /// Where a bearer token comes from, in place of the account's password or token.
+    #[cfg(feature = "sasl")]
+    pub tokens: Option<Arc<crate::oauth::Tokens>>,
 }
 
 impl Options {
@@ -108,6 +111,8 @@ impl Options {
             source: None,
             #[cfg(feature = "sasl")]
             account: None,
+            #[cfg(feature = "sasl")]
+            tokens: None,
         }
     }
 }
@@ -139,7 +144,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    fn new(remote: Remote, failure: ConnectFailure, at: Timestamp) -> ConnectError {
+    pub(crate) fn new(remote: Remote, failure: ConnectFailure, at: Timestamp) -> ConnectError {
         let status = match &failure {
             ConnectFailure::Session(reason) => reason.status(Some(remote.clone()), at),
             ConnectFailure::Io(_) | ConnectFailure::Timeout => {

@@ -11,6 +11,7 @@
 //! * [`dane`], [`sts`]: the policies that a domain publishes.
 //! * [`tls`]: what is demanded of a certificate, and what was found out about it.
 //! * [`Connector`]: the seam to the network; [`proxy`] goes through a PROXY v2 proxy.
+//! * `oauth`: bearer tokens for smart hosts, fetched in time (feature `sasl`).
 //! * [`site`]: domains that share their mail hosts are one destination.
 //!
 //! It is not a queue (nothing is tried twice), not a composer (the message is octets), and it reads no
@@ -52,6 +53,7 @@
 //! |---|---|
 //! | RFC 5321 5.1, RFC 7505 (routing) | `tests/all/route.rs` |
 //! | RFC 5321 3, RFC 3207, RFC 8314 (sessions over the network) | `tests/all/delivery.rs` |
+//! | RFC 7628, RFC 4954 6 (tokens, feature `sasl`) | `tests/all/oauth.rs` |
 //! | RFC 5321 3.3 (reuse) | `tests/all/pool.rs` |
 //! | RFC 6698, 7671, 7672 (DANE) | `tests/all/dane.rs`, with OpenSSL's vectors |
 //! | RFC 8461 (MTA-STS) | `tests/all/sts.rs` |
@@ -62,6 +64,8 @@ mod client;
 pub mod connect;
 mod connection;
 pub mod dane;
+#[cfg(feature = "sasl")]
+pub mod oauth;
 pub mod policy;
 pub mod pool;
 pub mod proxy;

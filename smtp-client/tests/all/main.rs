@@ -4,6 +4,8 @@
 
 mod dane;
 mod delivery;
+#[cfg(feature = "sasl")]
+mod oauth;
 mod peer;
 mod policy;
 mod pool;
