@@ -17,6 +17,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("postfix", "relaying in both directions; smtp-source and smtp-sink"),
     ("swaks", "a scripted SMTP client"),
     ("dovecot-lmtpd", "a mail store that takes mail over LMTP"),
+    ("gsasl", "logging in by SASL, with channel binding"),
     ("opendkim", "DKIM verification as a milter"),
     ("opendkim-tools", "DKIM keys and test messages"),
     ("redis-server", "the shared token store"),

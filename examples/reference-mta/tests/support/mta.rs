@@ -33,6 +33,16 @@ impl Mta {
         Mta::spawn(command)
     }
 
+    /// Starts `serve` with a configuration file, and has it log everything to another.
+    pub fn logging(file: &Path, log: &Path) -> Mta {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
+        command.args(["serve", "--config"]).arg(file).env("RUST_LOG", "trace");
+        command.stderr(std::fs::File::create(log).unwrap());
+        let (child, address) = Mta::begin(command);
+        let first = address.recv_timeout(Duration::from_secs(30)).unwrap();
+        Mta { child, address: first, more: address }
+    }
+
     /// Starts `serve` with a configuration file; if it ends instead of listening, its status and its complaint.
     pub fn try_with_config(file: &Path) -> Result<Mta, (ExitStatus, String)> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
@@ -66,8 +76,10 @@ impl Mta {
 
     /// The child, and where its address will come; the sender is dropped when the child's output ends.
     fn begin(mut command: Command) -> (Child, mpsc::Receiver<SocketAddr>) {
-        let mut child =
-            command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        if !command.get_envs().any(|(name, _)| name == "RUST_LOG") {
+            command.env("RUST_LOG", "error");
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (found, address) = mpsc::channel();
         // The thread ends with the child, whose end closes the pipe.
