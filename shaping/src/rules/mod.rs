@@ -29,26 +29,64 @@
 //! [tenant.acme]                         # tenants, streams and pools come on top of the receivers' limits
 //! messages = "5000/h burst 100"
 //!
+//! [egress.sources.a]                    # a way out: the address to bind to, the name to greet with, a proxy
+//! ip = "192.0.2.7"
+//! ehlo = "a.mx.example.org"
+//! proxy = "192.0.2.9:2525"
+//!
+//! [egress.pools.batch]                  # mode: weighted (the default), sticky (by tenant), failover
+//! mode = "sticky"
+//! sources = ["a*3", "b"]                # with weights
+//! streams = ["batch"]                   # whose mail leaves by it: a stream's, a tenant's, or everybody else's
+//! default = true
+//!
+//! [warm-up.a]
+//! source = "a"
+//! schedule = "56-days"                  # a preset or "100*7, 500*7"
+//! start = "2026-12-01"
+//! overflow = "wait"                     # or "next-source" of the pool, the default
+//!
+//! [automation.slow-down]                # beside the built-in rules
+//! provider = "gmail"
+//! signal = "throttled"
+//! pattern = "*4.7.28*"
+//! threshold = "3/h"
+//! action = "pace 10/min"                # or "back-off", "suspend source+site", "connections 5"
+//! for = "2h"
+//!
 //! [providers]                           # more providers, by the names of their mail hosts
 //! campus = ["mx.campus.example"]
 //! ```
 //!
 //! Not here: reading the file from a disk, the meaning of layers (`policy.rs`).
 
+mod layout;
 mod walk;
 
 use std::fmt;
+use std::sync::Arc;
 
 use postwright_core::Domain;
 
+use crate::adapt::AutomationRule;
+use crate::egress::Egress;
 use crate::policy::Policy;
 use crate::providers::Provider;
+use crate::warmup::WarmUp;
+use layout::PoolRule;
 
 /// What a rules file says.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The limits.
     pub policy: Policy,
+    /// The sources and pools; empty if the file names none.
+    pub egress: Arc<Egress>,
+    /// The warm-ups.
+    pub warmups: Vec<WarmUp>,
+    /// Automation rules beside the built-in ones.
+    pub automation: Vec<AutomationRule>,
+    pools: Vec<PoolRule>,
     /// Providers of the file's own: names and the suffixes of their mail hosts.
     providers: Vec<(Box<str>, Vec<Domain>)>,
 }
@@ -84,6 +122,18 @@ impl Rules {
     /// Reads a rules file; all of its errors if there are any.
     pub fn parse(text: &str) -> Result<Rules, Vec<RulesError>> {
         walk::parse(text)
+    }
+
+    /// The pool that mail leaves by: the one that claims its stream, or its tenant, or the default.
+    pub fn pool_of(&self, tenant: Option<&str>, stream: Option<&str>) -> Option<&str> {
+        let claims = |list: &[Box<str>], name: Option<&str>| {
+            name.is_some_and(|name| list.iter().any(|claimed| **claimed == *name))
+        };
+        let find = |wanted: &dyn Fn(&PoolRule) -> bool| self.pools.iter().find(|rule| wanted(rule));
+        find(&|rule| claims(&rule.streams, stream))
+            .or_else(|| find(&|rule| claims(&rule.tenants, tenant)))
+            .or_else(|| find(&|rule| rule.default))
+            .map(|rule| &*rule.pool.name)
     }
 
     /// The provider of a set of mail hosts: one of the file's, or else one of the built-in table. All hosts must

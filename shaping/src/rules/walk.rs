@@ -8,14 +8,16 @@ use postwright_core::Domain;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::layout::{self, Layout};
 use super::{Rules, RulesError, nearest};
+use crate::egress::Egress;
 use crate::limit::{Bound, Dimension, Kind, Scope};
 use crate::policy::{Layer, Policy};
 use crate::providers::PROVIDERS;
 use crate::rate::parse_count;
 use crate::{Rate, Zone};
 
-const TOP: [&str; 3] = ["built-in", "defaults", "providers"];
+const TOP: [&str; 6] = ["automation", "built-in", "defaults", "egress", "providers", "warm-up"];
 const RATE_HELP: &str = "write a rate such as \"600/min\", \"5000/h burst 50\" or \"500/calendar-day +01:00\", \
                          a list of them, or \"unset\"";
 
@@ -33,7 +35,13 @@ pub(super) fn parse(text: &str) -> Result<Rules, Vec<RulesError>> {
             }]);
         }
     };
-    let mut walk = Walk { text, errors: Vec::new(), layers: Vec::new(), providers: Vec::new() };
+    let mut walk = Walk {
+        text,
+        errors: Vec::new(),
+        layers: Vec::new(),
+        providers: Vec::new(),
+        layout: Layout::default(),
+    };
     let built_in = walk.top(table.get_ref());
     if !walk.errors.is_empty() {
         walk.errors.sort_by_key(|error| error.line);
@@ -41,22 +49,40 @@ pub(super) fn parse(text: &str) -> Result<Rules, Vec<RulesError>> {
     }
     let base = if built_in { Policy::built_in() } else { Policy::new() };
     let policy = walk.layers.into_iter().fold(base, Policy::with);
-    Ok(Rules { policy, providers: walk.providers })
+    let Layout { sources, pools, warmups, automation } = walk.layout;
+    let members = pools.iter().map(|rule| rule.pool.clone()).collect();
+    match Egress::new(sources, members) {
+        Ok(egress) => {
+            Ok(Rules { policy, warmups, automation, egress: egress.into(), pools, providers: walk.providers })
+        }
+        // Nothing of this gets past the tables' own checks.
+        Err(error) => {
+            let (key, problem) = ("egress".to_owned(), error.to_string());
+            Err(vec![RulesError { line: 1, key, problem, nearest: None }])
+        }
+    }
 }
 
 fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-struct Walk<'t> {
+pub(super) struct Walk<'t> {
     text: &'t str,
     errors: Vec<RulesError>,
     layers: Vec<Layer>,
     providers: Vec<(Box<str>, Vec<Domain>)>,
+    pub(super) layout: Layout,
 }
 
 impl Walk<'_> {
-    fn error(&mut self, at: usize, key: &str, problem: impl Into<String>, nearest: Option<String>) {
+    pub(super) fn error(
+        &mut self,
+        at: usize,
+        key: &str,
+        problem: impl Into<String>,
+        nearest: Option<String>,
+    ) {
         let line = line_of(self.text, at);
         self.errors.push(RulesError { line, key: key.to_owned(), problem: problem.into(), nearest });
     }
@@ -66,11 +92,17 @@ impl Walk<'_> {
         if let Some(value) = table.get("providers") {
             self.own_providers(value);
         }
+        // Names are given here and used below.
+        if let Some(value) = table.get("egress") {
+            layout::egress(self, value);
+        }
         let mut built_in = true;
         for (name, value) in table {
             let key = name.get_ref().as_ref();
             match (key, dimension(key)) {
-                ("providers", _) => {}
+                ("providers" | "egress", _) => {}
+                ("warm-up", _) => layout::warmups(self, value),
+                ("automation", _) => layout::automation(self, value),
                 ("built-in", _) => match value.get_ref().as_bool() {
                     Some(flag) => built_in = flag,
                     None => self.error(value.span().start, key, "is true or false", None),
@@ -136,7 +168,13 @@ impl Walk<'_> {
     }
 
     /// The name as paths have it; `None` (and an error) if it cannot match any path.
-    fn known_name(&mut self, dimension: Dimension, text: &str, at: usize, key: &str) -> Option<String> {
+    pub(super) fn known_name(
+        &mut self,
+        dimension: Dimension,
+        text: &str,
+        at: usize,
+        key: &str,
+    ) -> Option<String> {
         match dimension {
             Dimension::Domain => match text.parse::<Domain>() {
                 Ok(domain) => Some(domain.to_string()),
@@ -155,8 +193,36 @@ impl Walk<'_> {
                 self.error(at, key, "no such provider in the built-in table or under [providers]", nearest);
                 None
             }
+            Dimension::Source if !self.layout.sources.is_empty() => {
+                let known = self.layout.sources.iter().map(|source| &*source.name);
+                let near = nearest(text, known.clone());
+                let found = known.into_iter().any(|name| name == text);
+                self.known_here(found, at, key, "no such source under [egress.sources]", near, text)
+            }
+            Dimension::Pool if !self.layout.pools.is_empty() => {
+                let known = self.layout.pools.iter().map(|rule| &*rule.pool.name);
+                let near = nearest(text, known.clone());
+                let found = known.into_iter().any(|name| name == text);
+                self.known_here(found, at, key, "no such pool under [egress.pools]", near, text)
+            }
             _ => Some(text.to_owned()),
         }
+    }
+
+    fn known_here(
+        &mut self,
+        found: bool,
+        at: usize,
+        key: &str,
+        problem: &str,
+        near: Option<String>,
+        text: &str,
+    ) -> Option<String> {
+        if !found {
+            self.error(at, key, problem, near);
+            return None;
+        }
+        Some(text.to_owned())
     }
 
     fn section(&mut self, key: &str, layer: Layer, value: &Spanned<DeValue<'_>>) {
@@ -251,7 +317,7 @@ impl Walk<'_> {
     }
 }
 
-fn dimension(word: &str) -> Option<Dimension> {
+pub(super) fn dimension(word: &str) -> Option<Dimension> {
     Dimension::ALL.into_iter().find(|dimension| dimension.name() == word)
 }
 
