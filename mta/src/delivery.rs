@@ -19,18 +19,25 @@ use postwright_smtp_client::route::{self, MailHost, Route, Rules};
 use postwright_smtp_client::site::SiteName;
 use postwright_smtp_client::sts::{self, Finding, Found, Trouble};
 use postwright_smtp_client::{
-    Client, ConnectError, Connection, Options, Pool, PoolLimits, UnixConnector, Watch, is_lost,
+    Client, ConnectError, Connection, Options, Pool, PoolLimits, UnixConnector, Watch,
 };
-use postwright_smtp_proto::client::{Config as ClientConfig, Protocol, Report, Transaction};
+use postwright_smtp_proto::client::{Config as ClientConfig, Protocol, Transaction};
 use tokio::task::JoinSet;
 
+use crate::pace::NotNow;
 use crate::routes::{Routes, Via};
 use crate::section::says_tls_required_no;
+
+mod transfer;
+
+pub(crate) use transfer::Pacing;
 
 /// What makes two connections alike: where they lead and how they are protected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     address: SocketAddr,
+    /// Departures that go the same way may share it.
+    way: Arc<str>,
     socket: Option<PathBuf>,
     source: Source,
     /// For whom the protection was decided, if it was more than trying.
@@ -130,7 +137,8 @@ impl Delivery {
         destination: &Host,
         mut envelope: Envelope,
         message: Message,
-    ) -> Vec<DeliveryStatus> {
+        gate: Option<&Pacing<'_>>,
+    ) -> Result<Vec<DeliveryStatus>, NotNow> {
         let recipients = envelope.recipients.len();
         let via = self.via(destination);
         if matches!(via, Via::LmtpSocket(_)) {
@@ -140,45 +148,12 @@ impl Delivery {
         let require_tls = envelope.options.require_tls;
         let tls_optional = !require_tls && says_tls_required_no(&message);
         match self.plan(destination, via, Wishes { require_tls, tls_optional, ..Wishes::default() }).await {
-            Err(status) => vec![*status; recipients],
+            Err(status) => Ok(vec![*status; recipients]),
             Ok(plan) => {
-                self.transfer(destination, via, &plan, Transaction { envelope, message }).await.statuses
+                let transaction = Transaction { envelope, message };
+                Ok(self.transfer(destination, via, &plan, transaction, gate).await?.statuses)
             }
         }
-    }
-
-    /// On an idle connection to the first server that has one, or else on a new one.
-    async fn transfer(&self, destination: &Host, via: &Via, plan: &Plan, transaction: Transaction) -> Report {
-        for attempt in &plan.attempts {
-            let key = key(destination, via, attempt);
-            while let Some(mut connection) = self.pool.take(&key).await {
-                let report = connection.deliver(transaction.clone()).await;
-                self.pool.put(&key, connection);
-                if !is_lost(&report) {
-                    return report;
-                }
-            }
-        }
-        let client = match via {
-            Via::LmtpSocket(path) => {
-                self.client.clone().with_connector(Arc::new(UnixConnector::new(path.clone())))
-            }
-            _ => self.client.clone(),
-        };
-        let (report, connection) = match (&self.watch, destination) {
-            (Some(watch), Host::Domain(domain)) if *via == Via::Mx => {
-                let told = Told { watch: &**watch, domain, found: &plan.found };
-                client.deliver_watched(&plan.attempts, transaction, &told).await
-            }
-            _ => client.deliver_each(&plan.attempts, transaction).await,
-        };
-        if let Some(connection) = connection {
-            let target = connection.target();
-            if let Some(attempt) = plan.attempts.iter().find(|attempt| attempt.target == *target) {
-                self.pool.put(&key(destination, via, attempt), connection);
-            }
-        }
-        report
     }
 
     /// The servers that may be tried and how, or what it means that there are none.
@@ -287,12 +262,12 @@ impl Watch for Told<'_> {
     }
 }
 
-fn key(destination: &Host, via: &Via, attempt: &Attempt) -> Key {
+fn key(destination: &Host, via: &Via, attempt: &Attempt, way: &Arc<str>) -> Key {
     let source = attempt.decision.source;
     let decided_for = (source != Source::Opportunistic).then(|| destination.clone());
     let socket = match via {
         Via::LmtpSocket(path) => Some(path.clone()),
         _ => None,
     };
-    Key { address: attempt.target.address, socket, source, decided_for }
+    Key { address: attempt.target.address, way: way.clone(), socket, source, decided_for }
 }

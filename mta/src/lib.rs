@@ -44,6 +44,7 @@ mod builder;
 mod delivery;
 mod dispatch;
 mod event;
+mod exit;
 pub mod feedback;
 mod guard;
 #[cfg(feature = "https")]
@@ -64,6 +65,8 @@ mod routes;
 mod sealing;
 mod section;
 mod settings;
+#[cfg(feature = "shaping")]
+mod shaped;
 #[cfg(feature = "authentication")]
 mod signing;
 mod storm;
@@ -81,15 +84,15 @@ pub use https::HttpsClient;
 pub use intake::{Intake, Reception};
 pub use metrics::{Counts, Metrics};
 pub use operator::Operator;
-#[cfg(feature = "shaping")]
-pub use pace::Shaped;
-pub use pace::{Departure, NotNow, Pace, Pass};
+pub use pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
 pub use policy::{MessagePolicy, Visit};
 pub use relay::{RecipientCheck, Relay, Trusts, TrustsSession};
 pub use routes::{Routes, Via};
 #[cfg(feature = "authentication")]
 pub use sealing::SealForwarded;
 pub use settings::{Retry, Settings};
+#[cfg(feature = "shaping")]
+pub use shaped::Shaped;
 #[cfg(feature = "authentication")]
 pub use signing::SignOriginated;
 pub use sts_store::FileStore;

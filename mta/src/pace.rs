@@ -1,9 +1,12 @@
-//! How fast each receiver is sent to: the seam [`Pace`], and (feature `shaping`) [`Shaped`].
+//! How fast each receiver is sent to, and from where: the seam [`Pace`].
 //!
-//! Invariant: nothing is sent without a pass; a pass that is not granted costs the message no try.
+//! Invariant: nothing is sent without a pass; a pass that is not granted costs the message no try. The pass for a
+//! connection is held for as long as the connection is open, idle or not.
 //!
-//! Not here: the limits (shaping), what a refusal means (bounce). This is where the two, which do not know each
-//! other, meet.
+//! Not here: the limits (shaping, by way of `shaped.rs`), what a refusal means (bounce), connections (transfer.rs).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use postwright_core::{DeliveryStatus, Domain, Timestamp};
 
@@ -13,12 +16,30 @@ use postwright_core::{DeliveryStatus, Domain, Timestamp};
 pub struct Departure<'a> {
     /// The recipients' domain.
     pub domain: &'a Domain,
+    /// The mail hosts that may be tried.
+    pub hosts: &'a [Domain],
+    /// The next hop: the name that domains with the same mail hosts share, or `HOST:PORT` of the smart host that the
+    /// operator chose.
+    pub site: &'a str,
     /// For whom.
     pub tenant: &'a str,
     /// Which kind of mail.
     pub stream: &'a str,
     /// Octets of the message.
     pub octets: u64,
+}
+
+/// A way out of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address to send from; `None` leaves it to the system.
+    pub ip: Option<IpAddr>,
+    /// The name to greet with instead of ours.
+    pub ehlo: Option<Domain>,
+    /// The proxy that sends from the address (PROXY protocol, version 2).
+    pub proxy: Option<SocketAddr>,
 }
 
 /// Not now.
@@ -28,97 +49,84 @@ pub struct NotNow {
     pub until: Timestamp,
     /// What stands in the way.
     pub because: Box<str>,
+    /// An idle connection less would help.
+    pub connections: bool,
 }
 
-/// Gives back what a departure took when it is dropped.
-pub type Pass = Box<dyn Send>;
+impl NotNow {
+    /// For a reason that has nothing to do with open connections.
+    pub fn new(until: Timestamp, because: impl Into<Box<str>>) -> NotNow {
+        NotNow { until, because: because.into(), connections: false }
+    }
+}
 
-/// Decides when something may be sent, and hears what came of it.
+/// The right to one connection and a first message on it; gives back what it took when it is dropped.
+pub struct Pass {
+    /// The way out; `None` is the system's own.
+    pub exit: Option<Arc<Exit>>,
+    /// Most messages on the connection.
+    pub messages: Option<u32>,
+    held: Box<dyn Send + Sync>,
+}
+
+impl Pass {
+    /// A pass that holds something.
+    pub fn new(held: impl Send + Sync + 'static) -> Pass {
+        Pass { exit: None, messages: None, held: Box::new(held) }
+    }
+
+    /// The same for a connection by this way out.
+    #[must_use]
+    pub fn by(self, exit: Option<Arc<Exit>>) -> Pass {
+        Pass { exit, ..self }
+    }
+
+    /// The same for at most so many messages.
+    #[must_use]
+    pub fn for_messages(self, messages: Option<u32>) -> Pass {
+        Pass { messages, ..self }
+    }
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let _ = &self.held;
+        f.debug_struct("Pass").field("exit", &self.exit).field("messages", &self.messages).finish()
+    }
+}
+
+/// What became of one message on one connection.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Sent<'a> {
+    /// The way out that was taken.
+    pub exit: Option<&'a Exit>,
+    /// Whether the connection was opened for it.
+    pub new_connection: bool,
+    /// One status for each recipient.
+    pub statuses: &'a [DeliveryStatus],
+}
+
+/// Decides when something may be sent and from where, and hears what came of it.
 pub trait Pace: Send + Sync {
-    /// A pass, to be held for as long as the attempt runs; or when to ask again.
+    /// A pass for a new connection with a first message on it; or when to ask again.
     fn admit(&self, departure: Departure<'_>, now: Timestamp) -> Result<Pass, NotNow>;
 
-    /// What became of one recipient.
-    fn observe(&self, departure: Departure<'_>, status: &DeliveryStatus, now: Timestamp);
-}
+    /// Whether one more message may be sent on a connection that is open.
+    fn admit_on(&self, departure: Departure<'_>, exit: Option<&Exit>, now: Timestamp) -> Result<(), NotNow>;
 
-#[cfg(feature = "shaping")]
-pub use shaped::Shaped;
+    /// What became of a message. The pass of its connection is still held.
+    fn observe(&self, departure: Departure<'_>, sent: Sent<'_>, now: Timestamp);
 
-#[cfg(feature = "shaping")]
-mod shaped {
-    use std::sync::Arc;
-
-    use postwright_bounce::classify::{Action, Category, Classifier};
-    use postwright_core::{Outcome, Phase};
-    use postwright_shaping::{Admission, Ask, Path, Shaper, Signal};
-
-    use super::{DeliveryStatus, Departure, NotNow, Pace, Pass, Timestamp};
-
-    /// Limits by a [`Shaper`], which learns from what the [`Classifier`] makes of each status.
-    pub struct Shaped {
-        shaper: Arc<Shaper>,
-        classifier: Arc<Classifier>,
+    /// Which connections it may share: only those of departures with the same name. Pools of ways out are kept
+    /// apart by it.
+    fn way(&self, departure: Departure<'_>) -> Arc<str> {
+        let _ = departure;
+        "".into()
     }
 
-    impl Shaped {
-        /// Keeps to the shaper's limits.
-        pub fn new(shaper: Arc<Shaper>, classifier: Arc<Classifier>) -> Shaped {
-            Shaped { shaper, classifier }
-        }
-
-        fn signal(&self, status: &DeliveryStatus) -> Option<Signal> {
-            Some(match status.outcome {
-                Outcome::Delivered | Outcome::Relayed => Signal::Delivered,
-                Outcome::Unknown => return None,
-                Outcome::Delayed | Outcome::Failed if status.phase <= Phase::Connect => {
-                    if status.phase == Phase::Resolve {
-                        return None;
-                    }
-                    Signal::Unreachable
-                }
-                Outcome::Delayed if status.phase <= Phase::Hello => Signal::ConnectionThrottled,
-                Outcome::Delayed | Outcome::Failed => {
-                    let verdict = self.classifier.classify(status);
-                    let failed = status.outcome == Outcome::Failed;
-                    match (verdict.category, verdict.action) {
-                        (Category::Blocked | Category::BadReputation, _) => Signal::Blocked,
-                        (Category::Greylisted, _) => Signal::Greylisted,
-                        (_, Action::SlowDown) => Signal::Throttled,
-                        _ if failed => Signal::Bounced,
-                        _ => Signal::Deferred,
-                    }
-                }
-            })
-        }
-    }
-
-    fn path(departure: Departure<'_>) -> Path {
-        let path = Path::to(departure.domain.clone());
-        let path = if departure.tenant.is_empty() { path } else { path.for_tenant(departure.tenant) };
-        if departure.stream.is_empty() { path } else { path.in_stream(departure.stream) }
-    }
-
-    impl Pace for Shaped {
-        fn admit(&self, departure: Departure<'_>, now: Timestamp) -> Result<Pass, NotNow> {
-            let ask = Ask { connection: true, ..Ask::message(departure.octets) };
-            match self.shaper.admit(&path(departure), ask, now) {
-                Admission::Granted(permit) => Ok(Box::new(permit)),
-                Admission::Later(later) => {
-                    Err(NotNow { until: later.until, because: later.because.to_string().into() })
-                }
-            }
-        }
-
-        fn observe(&self, departure: Departure<'_>, status: &DeliveryStatus, now: Timestamp) {
-            let (path, text) = (path(departure), status.diagnostic.to_string());
-            if status.phase > Phase::Hello {
-                // The server took the connection: the number that it takes may grow.
-                self.shaper.observe(&path, Signal::Connected, "", now);
-            }
-            if let Some(signal) = self.signal(status) {
-                self.shaper.observe(&path, signal, &text, now);
-            }
-        }
+    /// A way out cannot be used: its address is not one of this host's, its proxy does not answer.
+    fn exit_failed(&self, exit: &Exit, why: &str, now: Timestamp) {
+        let _ = (exit, why, now);
     }
 }

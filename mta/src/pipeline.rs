@@ -34,11 +34,12 @@ use postwright_queue::scheduler::{
 use postwright_queue::{Change, Entry, Progress, SpoolError, SpoolId};
 
 use crate::bodies::Held;
+use crate::delivery::Pacing;
 use crate::feedback::{Gate, return_path};
 use crate::guard::{Panicked, guarded};
 use crate::received::Trace;
 use crate::system::System;
-use crate::{Departure, Event, NotNow, Visit};
+use crate::{Event, NotNow, Visit};
 
 /// Who hands a message in, and how.
 pub(crate) struct Arrival<'a> {
@@ -173,7 +174,7 @@ async fn carry(system: &System, attempt: &Attempt) -> Attempted {
     let statuses = match attempt.task {
         Task::Deliver => match gated(system, attempt, &loaded.entry, loaded.body.clone()).await {
             Ok(statuses) => statuses,
-            Err(NotNow { until, because }) => {
+            Err(NotNow { until, because, .. }) => {
                 let result = AttemptResult::Postponed { until, scope: Scope::Lane, because };
                 return Attempted::without_body(result);
             }
@@ -212,31 +213,8 @@ async fn gated(
     if gate.open.is_empty() {
         return Ok(gate.join(Vec::new()));
     }
-    let statuses = shaped(system, attempt, &gate.open, entry, body).await?;
+    let statuses = leased(system, attempt, &gate.open, entry, body).await?;
     Ok(gate.join(statuses))
-}
-
-/// Delivers when the pace allows it, and tells the pace what came of it while its pass is still held.
-async fn shaped(
-    system: &System,
-    attempt: &Attempt,
-    recipients: &[usize],
-    entry: &Entry,
-    body: Message,
-) -> Result<Vec<DeliveryStatus>, NotNow> {
-    let (Some(pace), Some(domain)) = (&system.pace, attempt.lane.host.domain()) else {
-        return leased(system, attempt, recipients, entry, body).await;
-    };
-    let (tenant, stream) = (&*attempt.lane.tenant, &*attempt.lane.stream);
-    let departure = Departure { domain, tenant, stream, octets: entry.size };
-    let pass = pace.admit(departure, system.world.clock.now())?;
-    let statuses = leased(system, attempt, recipients, entry, body).await?;
-    let now = system.world.clock.now();
-    for status in &statuses {
-        pace.observe(departure, status, now);
-    }
-    drop(pass);
-    Ok(statuses)
 }
 
 /// Delivers for as long as the message is ours. I4: on a shared spool another node may attempt it after that.
@@ -249,10 +227,10 @@ async fn leased(
 ) -> Result<Vec<DeliveryStatus>, NotNow> {
     tokio::select! {
         biased;
-        statuses = deliver(system, attempt, recipients, entry, body) => Ok(statuses),
+        statuses = deliver(system, attempt, recipients, entry, body) => statuses,
         () = system.leases.ended(system) => {
             let until = system.world.clock.now() + system.settings.spool_pause;
-            Err(NotNow { until, because: "the lease ended before the attempt did".into() })
+            Err(NotNow::new(until, "the lease ended before the attempt did"))
         }
     }
 }
@@ -265,7 +243,7 @@ async fn deliver(
     asked: &[usize],
     entry: &Entry,
     body: Message,
-) -> Vec<DeliveryStatus> {
+) -> Result<Vec<DeliveryStatus>, NotNow> {
     let is_pending = |index: &usize| entry.progress.get(*index).is_some_and(|progress| progress.is_pending());
     let recipients: Vec<Recipient> = asked
         .iter()
@@ -284,15 +262,24 @@ async fn deliver(
         Vec::new()
     } else {
         let count = envelope.recipients.len();
-        let delivery = system.delivery.deliver(&attempt.lane.host, envelope, body);
+        let pacing = pacing(system, attempt, entry.size);
+        let delivery = system.delivery.deliver(&attempt.lane.host, envelope, body, pacing.as_ref());
         match tokio::time::timeout(left, delivery).await {
-            Ok(statuses) => statuses,
+            Ok(statuses) => statuses?,
             Err(_) => vec![expired(clock.now()); count],
         }
     };
     let mut statuses = statuses.into_iter();
     let status = |index: &usize| if is_pending(index) { statuses.next() } else { Some(expired(clock.now())) };
-    asked.iter().map_while(status).collect()
+    Ok(asked.iter().map_while(status).collect())
+}
+
+/// The pace of an attempt, if the system keeps one.
+fn pacing<'a>(system: &'a System, attempt: &'a Attempt, octets: u64) -> Option<Pacing<'a>> {
+    let (pace, domain) = (system.pace.as_deref()?, attempt.lane.host.domain()?);
+    let (tenant, stream) = (&*attempt.lane.tenant, &*attempt.lane.stream);
+    let site = attempt.site.as_ref().map_or(domain.as_str(), |site| &*site.name);
+    Some(Pacing { pace, domain, site, tenant, stream, octets })
 }
 
 /// Makes what an attempt brought durable, together with the notifications about it, and tells of it.

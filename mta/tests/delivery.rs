@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright::core::{
-    BoxFuture, DeliveryStatus, Domain, Envelope, Mailbox, MemoryZone, Message, Outcome, Recipient, Refusal,
-    SeededEntropy, SystemClock, Timestamp, World,
+    BoxFuture, Domain, Envelope, Mailbox, MemoryZone, Message, Outcome, Recipient, Refusal, SeededEntropy,
+    SystemClock, Timestamp, World,
 };
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::sts::{Fetch, FetchError, Fetched, MemoryStore};
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, TcpConnector, Trust};
 use postwright::smtp_server::{Accepted, Counters, Handler, Server, ServerConfig, Session};
-use postwright::{Departure, Event, Mta, MtaSts, NotNow, Observer, Pace, Pass};
+use postwright::{Departure, Event, Exit, Mta, MtaSts, NotNow, Observer, Pace, Pass, Sent};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -263,14 +263,22 @@ impl Pace for Slow {
     fn admit(&self, departure: Departure<'_>, now: Timestamp) -> Result<Pass, NotNow> {
         assert_eq!(departure.domain.as_str(), "example.test");
         match self.asked.fetch_add(1, Ordering::SeqCst) {
-            0 | 1 => Err(NotNow { until: now + Duration::from_millis(50), because: "told to".into() }),
-            _ => Ok(Box::new(self.passes.clone())),
+            0 | 1 => Err(NotNow::new(now + Duration::from_millis(50), "told to")),
+            _ => Ok(Pass::new(self.passes.clone())),
         }
     }
 
-    fn observe(&self, _: Departure<'_>, status: &DeliveryStatus, _: Timestamp) {
+    fn admit_on(&self, _: Departure<'_>, _: Option<&Exit>, _: Timestamp) -> Result<(), NotNow> {
+        panic!("there is one message only");
+    }
+
+    fn observe(&self, _: Departure<'_>, sent: Sent<'_>, _: Timestamp) {
         assert_eq!(Arc::strong_count(&self.passes), 2, "heard while the pass is held");
-        assert_eq!(status.outcome, Outcome::Delivered);
+        assert!(sent.new_connection);
+        assert_eq!(
+            sent.statuses.iter().map(|status| status.outcome).collect::<Vec<_>>(),
+            [Outcome::Delivered]
+        );
         self.heard.fetch_add(1, Ordering::SeqCst);
     }
 }

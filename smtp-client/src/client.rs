@@ -72,6 +72,11 @@ impl Client {
         Client { connector, ..self }
     }
 
+    /// The way it opens connections.
+    pub fn connector(&self) -> &Arc<dyn Connector> {
+        &self.connector
+    }
+
     /// Opens a session with one server.
     ///
     /// # Errors

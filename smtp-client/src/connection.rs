@@ -9,6 +9,7 @@
 //!
 //! Not here: what is said and what it means (smtp-proto), other hosts (deliver), reuse (pool).
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -185,6 +186,7 @@ pub struct Connection {
     input: Box<[u8]>,
     transactions: u32,
     tls_fault: Option<TlsFault>,
+    attached: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// What ended a stretch of the loop.
@@ -241,6 +243,7 @@ impl Connection {
             input: vec![0; READ_BUFFER].into(),
             transactions: 0,
             tls_fault: None,
+            attached: None,
         };
         #[cfg(feature = "sasl")]
         if let Some(account) = &options.account {
@@ -320,6 +323,17 @@ impl Connection {
     /// What is wrong with the server's certificate; of an open connection, something that nobody minded.
     pub fn tls_fault(&self) -> Option<TlsFault> {
         self.tls_fault
+    }
+
+    /// Gives the connection something to carry for as long as it is open, such as the right to have it open; it takes
+    /// the place of what was carried before, and is dropped with the connection.
+    pub fn attach(&mut self, thing: impl Any + Send + Sync) {
+        self.attached = Some(Box::new(thing));
+    }
+
+    /// What the connection carries, if it is of this type.
+    pub fn attached<T: Any>(&self) -> Option<&T> {
+        self.attached.as_ref()?.downcast_ref()
     }
 
     /// Where the connection leads.

@@ -124,6 +124,21 @@ impl<K: Ord + Clone> Pool<K> {
         retired
     }
 
+    /// Takes out the connection that has been idle for longest among those whose key fits: to make room for another.
+    pub fn take_oldest(&self, fits: impl Fn(&K) -> bool) -> Option<Connection> {
+        let mut idle = self.lock();
+        let fitting = idle.iter().filter(|(key, _)| fits(key));
+        // Those of one key were pushed in the order in which they became idle.
+        let oldest = fitting.filter_map(|(key, of_key)| Some((of_key.first()?.since, key)));
+        let key = oldest.min_by_key(|(since, _)| *since)?.1.clone();
+        let of_key = idle.get_mut(&key)?;
+        let taken = (!of_key.is_empty()).then(|| of_key.remove(0));
+        if of_key.is_empty() {
+            idle.remove(&key);
+        }
+        taken.map(|idle| idle.connection)
+    }
+
     /// How many idle connections there are.
     pub fn len(&self) -> usize {
         self.lock().values().map(Vec::len).sum()

@@ -1,0 +1,225 @@
+//! The transfer of one message: on a connection that is open and idle, or on a new one, at a pace.
+//!
+//! Invariant: with a pace, every open connection carries its pass from the moment it is opened to the moment it is
+//! closed, idle or not, and nothing is sent on it without a word of the pace. What a pass is refused for because of
+//! connections is first tried to be had by closing an idle one.
+//!
+//! Not here: where to (delivery.rs), which limits (pace.rs).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postwright_core::{Domain, Host, World};
+use postwright_smtp_client::policy::Attempt;
+use postwright_smtp_client::{Connection, UnixConnector, is_lost};
+use postwright_smtp_proto::client::{Report, Transaction};
+
+use super::{Delivery, Key, Plan, Told, key};
+use crate::exit::{ByExit, attempts_by};
+use crate::pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
+use crate::routes::Via;
+
+/// Ways out that are tried for one attempt.
+const EXITS: usize = 8;
+/// How long an attempt waits that found none.
+const NO_EXIT_PAUSE: Duration = Duration::from_secs(60);
+
+/// The pace of one message.
+pub(crate) struct Pacing<'a> {
+    pub(crate) pace: &'a dyn Pace,
+    pub(crate) domain: &'a Domain,
+    pub(crate) site: &'a str,
+    pub(crate) tenant: &'a str,
+    pub(crate) stream: &'a str,
+    pub(crate) octets: u64,
+}
+
+/// One message on its way to the servers of a plan.
+struct Trip<'a> {
+    destination: &'a Host,
+    via: &'a Via,
+    plan: &'a Plan,
+    transaction: Transaction,
+    /// What its connections may be shared with.
+    way: Arc<str>,
+}
+
+/// What became of it.
+enum Departed {
+    Sent(Report),
+    /// The way out cannot be used, and nothing was asked of the receiver.
+    Fault(String),
+}
+
+/// A gate, now that the hosts are known.
+struct Passing<'a> {
+    pace: &'a dyn Pace,
+    departure: Departure<'a>,
+    world: &'a World,
+}
+
+impl Passing<'_> {
+    fn observe(&self, exit: Option<&Exit>, new_connection: bool, report: &Report) {
+        let sent = Sent { exit, new_connection, statuses: &report.statuses };
+        self.pace.observe(self.departure, sent, self.world.clock.now());
+    }
+}
+
+impl Delivery {
+    /// On an idle connection to the first server that has one, or else on a new one.
+    pub(super) async fn transfer(
+        &self,
+        destination: &Host,
+        via: &Via,
+        plan: &Plan,
+        transaction: Transaction,
+        gate: Option<&Pacing<'_>>,
+    ) -> Result<Report, NotNow> {
+        let mut hosts: Vec<Domain> =
+            plan.attempts.iter().filter_map(|attempt| attempt.target.host.domain().cloned()).collect();
+        hosts.dedup();
+        let passing = gate.map(|gate| {
+            let Pacing { pace, domain, site, tenant, stream, octets } = *gate;
+            let departure = Departure { domain, hosts: &hosts, site, tenant, stream, octets };
+            Passing { pace, departure, world: &self.world }
+        });
+        let way = passing.as_ref().map(|passing| passing.pace.way(passing.departure)).unwrap_or_default();
+        let trip = Trip { destination, via, plan, transaction, way };
+        for attempt in &plan.attempts {
+            if let Some(report) = self.on_an_idle_one(&trip, attempt, passing.as_ref()).await {
+                return Ok(report);
+            }
+        }
+        match &passing {
+            Some(passing) => self.paced(&trip, passing).await,
+            None => match self.depart(&trip, None).await {
+                Departed::Sent(report) => Ok(report),
+                Departed::Fault(why) => Err(NotNow::new(self.world.clock.now() + NO_EXIT_PAUSE, why)),
+            },
+        }
+    }
+
+    /// On an idle connection to this server, if there is one that may be used and turns out to be alive.
+    async fn on_an_idle_one(
+        &self,
+        trip: &Trip<'_>,
+        attempt: &Attempt,
+        passing: Option<&Passing<'_>>,
+    ) -> Option<Report> {
+        let key = key(trip.destination, trip.via, attempt, &trip.way);
+        while let Some(mut connection) = self.pool.take(&key).await {
+            if let Some(passing) = passing {
+                let (departure, exit) = (passing.departure, exit_of(&connection));
+                if passing.pace.admit_on(departure, exit, self.world.clock.now()).is_err() {
+                    // By another way out it may be let through, on a connection of its own.
+                    self.pool.put(&key, connection);
+                    return None;
+                }
+            }
+            let report = connection.deliver(trip.transaction.clone()).await;
+            if let Some(passing) = passing {
+                passing.observe(exit_of(&connection), false, &report);
+            }
+            self.keep(trip, connection).await;
+            if !is_lost(&report) {
+                return Some(report);
+            }
+        }
+        None
+    }
+
+    /// By the way out that the pace chooses, and by the next one if it turns out to be none.
+    async fn paced(&self, trip: &Trip<'_>, passing: &Passing<'_>) -> Result<Report, NotNow> {
+        for _ in 1..EXITS {
+            let pass = self.admit(trip.plan, passing).await?;
+            let exit = pass.exit.clone();
+            match (self.depart(trip, Some((passing, pass))).await, exit) {
+                // Nothing was asked of the receiver: there is nothing to observe.
+                (Departed::Fault(why), Some(exit)) => {
+                    passing.pace.exit_failed(&exit, &why, self.world.clock.now());
+                }
+                (Departed::Fault(_), None) => {}
+                (Departed::Sent(report), _) => return Ok(report),
+            }
+        }
+        let until = self.world.clock.now() + NO_EXIT_PAUSE;
+        Err(NotNow::new(until, "no way out can be used"))
+    }
+
+    /// A pass for a new connection. If connections stand in the way, idle ones make room: one to the same servers,
+    /// then the one that was idle for longest.
+    async fn admit(&self, plan: &Plan, passing: &Passing<'_>) -> Result<Pass, NotNow> {
+        let ask = || passing.pace.admit(passing.departure, self.world.clock.now());
+        let refused = match ask() {
+            Err(refused) if refused.connections => refused,
+            answer => return answer,
+        };
+        for same_servers in [true, false] {
+            let to_these = |key: &Key| plan.attempts.iter().any(|to| to.target.address == key.address);
+            if let Some(idle) = self.pool.take_oldest(|key| !same_servers || to_these(key)) {
+                idle.quit().await;
+                if let Ok(pass) = ask() {
+                    return Ok(pass);
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// On a new connection, which carries the pass from here on.
+    async fn depart(&self, trip: &Trip<'_>, paced: Option<(&Passing<'_>, Pass)>) -> Departed {
+        let Trip { destination, via, plan, transaction, .. } = trip;
+        let exit = paced.as_ref().and_then(|(_, pass)| pass.exit.clone());
+        let mut client = match via {
+            Via::LmtpSocket(path) => {
+                self.client.clone().with_connector(Arc::new(UnixConnector::new(path.clone())))
+            }
+            _ => self.client.clone(),
+        };
+        let mut by_exit = None;
+        let mut attempts = plan.attempts.clone();
+        if let Some(exit) = &exit {
+            let connector = Arc::new(ByExit::new(client.connector().clone(), exit.clone()));
+            client = client.with_connector(connector.clone());
+            by_exit = Some(connector);
+            attempts = attempts_by(exit, &attempts);
+        }
+        let (report, connection) = match (&self.watch, destination) {
+            (Some(watch), Host::Domain(domain)) if **via == Via::Mx => {
+                let told = Told { watch: &**watch, domain, found: &plan.found };
+                client.deliver_watched(&attempts, transaction.clone(), &told).await
+            }
+            _ => client.deliver_each(&attempts, transaction.clone()).await,
+        };
+        if let (None, Some(fault)) = (&connection, by_exit.and_then(|by_exit| by_exit.fault())) {
+            return Departed::Fault(fault);
+        }
+        if let Some((passing, _)) = &paced {
+            passing.observe(exit.as_deref(), true, &report);
+        }
+        if let Some(mut connection) = connection {
+            if let Some((_, pass)) = paced {
+                connection.attach(pass);
+            }
+            self.keep(trip, connection).await;
+        }
+        Departed::Sent(report)
+    }
+
+    /// Keeps a connection for the next message, unless it had as many as its pass allows.
+    async fn keep(&self, trip: &Trip<'_>, connection: Connection) {
+        let most = connection.attached::<Pass>().and_then(|pass| pass.messages);
+        if most.is_some_and(|most| connection.transactions() >= most) {
+            return connection.quit().await;
+        }
+        let target = connection.target();
+        if let Some(attempt) = trip.plan.attempts.iter().find(|attempt| attempt.target == *target) {
+            let key = key(trip.destination, trip.via, attempt, &trip.way);
+            self.pool.put(&key, connection);
+        }
+    }
+}
+
+fn exit_of(connection: &Connection) -> Option<&Exit> {
+    connection.attached::<Pass>()?.exit.as_deref()
+}
