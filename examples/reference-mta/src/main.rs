@@ -13,6 +13,7 @@ mod keys;
 mod listener;
 mod log;
 mod outbound;
+mod pacing;
 mod reporting;
 mod rotation_file;
 mod signals;

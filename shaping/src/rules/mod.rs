@@ -136,6 +136,21 @@ impl Rules {
             .map(|rule| &*rule.pool.name)
     }
 
+    fn provider_names(&self) -> impl Iterator<Item = &str> {
+        let own = self.providers.iter().map(|(name, _)| &**name);
+        crate::providers::PROVIDERS.iter().map(|provider| provider.name).chain(own)
+    }
+
+    /// Whether a provider of this name is in the built-in table or the file's own.
+    pub fn knows_provider(&self, name: &str) -> bool {
+        self.provider_names().any(|known| known == name)
+    }
+
+    /// The provider whose name is nearest to a misspelt one.
+    pub fn nearest_provider(&self, name: &str) -> Option<String> {
+        nearest(name, self.provider_names())
+    }
+
     /// The provider of a set of mail hosts: one of the file's, or else one of the built-in table. All hosts must
     /// be the same provider's.
     pub fn provider_of(&self, hosts: &[Domain]) -> Option<&str> {

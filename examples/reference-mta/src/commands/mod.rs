@@ -106,6 +106,11 @@ impl Command {
     }
 }
 
+/// The shaping rules in a file.
+pub(crate) fn load_rules(file: &std::path::Path) -> Result<postwright_shaping::Rules, Failure> {
+    shaping::load(Some(file))
+}
+
 /// Bad input or a failed environment: one line that says where and what to do.
 #[derive(Debug)]
 pub(crate) struct Failure(String);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use clap::Args;
 use postwright::authentication::{Authenticate, Enforcement};
-use postwright::bounce::classify::Classifier;
 use postwright::core::dns::{HickoryConfig, HickoryResolver};
 use postwright::core::{
     Answer, BoxFuture, Budget, Clock, DnsError, Domain, Host, Name, RecordKind, Resolver, SystemClock,
@@ -15,9 +14,8 @@ use postwright::core::{
 };
 use postwright::queue::Spool;
 use postwright::reports::Reports;
-use postwright::shaping::{MemoryTokenStore, Shaper};
 use postwright::smtp_client::{Client, Trust};
-use postwright::{MessagePolicy, Metrics, Mta, Shaped};
+use postwright::{MessagePolicy, Metrics, Mta};
 use tokio::sync::watch;
 
 use super::{Failure, output};
@@ -25,6 +23,7 @@ use crate::config::{Config, Dmarc, Listener, Network, Role, SmartHost};
 use crate::control::{Control, Desk};
 use crate::keys::Keys;
 use crate::listener::Listeners;
+use crate::pacing::Keeper;
 use crate::{log, outbound, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
@@ -102,7 +101,7 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
     let keys = Keys::load(&config, &world)?;
     let hangups = signals::Hangups::listen();
     let mut listeners = Listeners::new(&config, &world)?;
-    let (mta, reports) = assemble(&config, world, metrics.clone(), spool, &keys)?;
+    let (mta, reports, keeper) = assemble(&config, world, metrics.clone(), spool, &keys)?;
     let budget = Budget::new(config.limits.memory.size());
     let mut servers = Vec::new();
     for listener in &config.listen {
@@ -144,6 +143,7 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
             mta.run(stopping()).await;
         }
     };
+    let delivering = crate::pacing::kept(keeper.as_ref(), delivering);
     let reloading = async {
         tokio::select! {
             () = hangups.each(|| { keys.reload(file.as_deref()); listeners.reload(); }) => {}
@@ -174,7 +174,7 @@ fn assemble(
     metrics: Arc<Metrics>,
     spool: Arc<dyn Spool>,
     keys: &Keys,
-) -> Result<(Mta, Option<Arc<Reports>>), Failure> {
+) -> Result<(Mta, Option<Arc<Reports>>, Option<Arc<Keeper>>), Failure> {
     let client = Client::new(&Trust::Web, world.clock.clone()).map_err(Failure::new)?;
     let reports = crate::reporting::open(config, &world)?;
     let policies = policies(config, &world, reports.as_ref(), keys);
@@ -198,13 +198,13 @@ fn assemble(
     if let Some(feedback) = super::feedback::assemble(&config.feedback)? {
         builder = builder.feedback(feedback);
     }
-    if let Some(rules) = &config.delivery.shaping {
-        let shaper =
-            Shaper::new(super::shaping::load(Some(rules))?.policy, Arc::new(MemoryTokenStore::new()));
-        builder = builder.pace(Arc::new(Shaped::new(Arc::new(shaper), Arc::new(Classifier::built_in()))));
+    let mut keeper = None;
+    if let Some((pace, kept)) = crate::pacing::open(config, &world)? {
+        builder = builder.pace(pace);
+        keeper = Some(kept);
     }
     let mta = outbound::with_policies_of_others(builder, config, &world)?.build();
-    Ok((mta, reports))
+    Ok((mta, reports, keeper))
 }
 
 /// Who answers DNS questions. A smart host at an address needs nobody: a machine without DNS may still relay.

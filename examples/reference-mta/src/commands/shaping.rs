@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use postwright_core::{Clock, Domain, SystemClock};
+use postwright::smtp_client::MailHost;
+use postwright::smtp_client::site::SiteName;
+use postwright_core::{Clock, Domain, Host, SystemClock};
 use postwright_shaping::{Dimension, Explanation, MemoryTokenStore, Path, Rules, Shaper, Site};
 use serde_json::{Value, json};
 
 use super::{Failure, output};
+use crate::config::SmartHost;
 
 /// `postwright shaping ...`.
 #[derive(Args)]
@@ -44,6 +47,9 @@ struct Explain {
     /// A mail host of the domain; repeat it for each. The site and the provider follow from the hosts.
     #[arg(long, value_name = "HOST")]
     mx: Vec<Domain>,
+    /// The smart host that the mail takes instead, as HOST:PORT: it is the site then, for all domains.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "mx")]
+    via: Option<SmartHost>,
     /// The provider, if it is not to be found by the mail hosts.
     #[arg(long)]
     provider: Option<String>,
@@ -102,8 +108,20 @@ pub(super) fn load(file: Option<&std::path::Path>) -> Result<Rules, Failure> {
 impl Explain {
     fn run(self) -> Result<ExitCode, Failure> {
         let rules = load(self.rules.as_deref())?;
-        let found = rules.provider_of(&self.mx).map(str::to_owned);
-        let site = Site::of(&self.domain, &self.mx);
+        let hop = self.via.as_ref().and_then(|via| via.host.domain().cloned());
+        let hosts = if self.via.is_some() { Vec::from_iter(hop) } else { self.mx };
+        let found = rules.provider_of(&hosts).map(str::to_owned);
+        let site = match &self.via {
+            Some(SmartHost { host, port }) => Site::named(&format!("{host}:{port}")),
+            None => site(&self.domain, &hosts),
+        };
+        if let Some(provider) = &self.provider
+            && !rules.knows_provider(provider)
+        {
+            let near = rules.nearest_provider(provider);
+            let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+            return Err(Failure::new(format!("--provider {provider}: no such provider{near}")));
+        }
         let path = Path {
             source: self.source.as_deref().map(Into::into),
             pool: self.pool.as_deref().map(Into::into),
@@ -117,6 +135,21 @@ impl Explain {
         output::json(&show(&shaper.explain(&path, SystemClock::new().now())))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The site as delivery names it.
+fn site(domain: &Domain, hosts: &[Domain]) -> Site {
+    let host = |name: &Domain| MailHost {
+        name: Host::Domain(name.clone()),
+        canonical: None,
+        addresses: Vec::new(),
+        mx_secure: false,
+        address_secure: false,
+    };
+    if hosts.is_empty() {
+        return Site::named(domain.as_str());
+    }
+    Site::named(SiteName::of(&hosts.iter().map(host).collect::<Vec<_>>(), &[]).as_str())
 }
 
 fn show(explanation: &Explanation) -> Value {

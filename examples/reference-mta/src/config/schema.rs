@@ -282,6 +282,7 @@ pub(crate) struct Delivery {
     pub(crate) port: u16,
     pub(crate) private_addresses: bool,
     pub(crate) shaping: Option<PathBuf>,
+    pub(crate) shaping_state: Option<PathBuf>,
     pub(crate) mta_sts: Option<PathBuf>,
 }
 
@@ -294,6 +295,7 @@ impl Default for Delivery {
             port: 25,
             private_addresses: false,
             shaping: None,
+            shaping_state: None,
             mta_sts: None,
         }
     }
