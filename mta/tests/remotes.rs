@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright::core::{
-    Answer, BoxFuture, Clock, DeliveryStatus, DnsError, Envelope, Instant, Mailbox, MemoryZone, Message,
+    Answer, BoxFuture, Clock, DnsError, Envelope, Instant, Mailbox, MemoryZone, Message,
     Name, RecordKind, Resolver, SeededEntropy, Timestamp, World,
 };
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, Trust};
-use postwright::{Departure, Event, Mta, NotNow, Observer, Pace, Pass};
+use postwright::{Departure, Event, Exit, Mta, NotNow, Observer, Pace, Pass, Sent};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -238,10 +238,14 @@ struct Passes(Arc<()>);
 
 impl Pace for Passes {
     fn admit(&self, _: Departure<'_>, _: Timestamp) -> Result<Pass, NotNow> {
-        Ok(Box::new(self.0.clone()))
+        Ok(Pass::new(self.0.clone()))
     }
 
-    fn observe(&self, _: Departure<'_>, _: &DeliveryStatus, _: Timestamp) {}
+    fn admit_on(&self, _: Departure<'_>, _: Option<&Exit>, _: Timestamp) -> Result<(), NotNow> {
+        Ok(())
+    }
+
+    fn observe(&self, _: Departure<'_>, _: Sent<'_>, _: Timestamp) {}
 }
 
 /// What one run brought.

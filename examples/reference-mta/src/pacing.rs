@@ -41,8 +41,11 @@ pub(crate) struct Keeper {
     file: Option<PathBuf>,
 }
 
+/// A pace, and who keeps its state.
+type Opened = (Arc<dyn Pace>, Arc<Keeper>);
+
 /// The pace that the rules file describes, and who keeps its state; nothing without a rules file.
-pub(crate) fn open(config: &Config, world: &World) -> Result<Option<(Arc<dyn Pace>, Arc<Keeper>)>, Failure> {
+pub(crate) fn open(config: &Config, world: &World) -> Result<Option<Opened>, Failure> {
     let Some(path) = &config.delivery.shaping else { return Ok(None) };
     let rules = Arc::new(crate::commands::load_rules(path)?);
     let file = config.delivery.shaping_state.clone();

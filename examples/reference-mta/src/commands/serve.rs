@@ -167,6 +167,9 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
     Ok(ExitCode::SUCCESS)
 }
 
+/// The system, who reports for it, and who keeps the state of its pace.
+type Assembled = (Mta, Option<Arc<Reports>>, Option<Arc<Keeper>>);
+
 /// The system that the configuration describes.
 fn assemble(
     config: &Config,
@@ -174,7 +177,7 @@ fn assemble(
     metrics: Arc<Metrics>,
     spool: Arc<dyn Spool>,
     keys: &Keys,
-) -> Result<(Mta, Option<Arc<Reports>>, Option<Arc<Keeper>>), Failure> {
+) -> Result<Assembled, Failure> {
     let client = Client::new(&Trust::Web, world.clock.clone()).map_err(Failure::new)?;
     let reports = crate::reporting::open(config, &world)?;
     let policies = policies(config, &world, reports.as_ref(), keys);
