@@ -12,8 +12,8 @@ use std::time::Duration;
 use postwright_bounce::classify::{Action, Category, Classifier};
 use postwright_core::{DeliveryStatus, Domain, Entropy, Outcome, Phase, Timestamp};
 use postwright_shaping::{
-    Admission, Ask, Because, Dimension, Egress, Kind, Later, Path, Permit, Provider, Shaper, Signal, Site,
-    Source, Way,
+    Admission, Ask, Because, Dimension, Egress, Kind, Later, Mode, Path, Permit, Provider, Shaper, Signal,
+    Site, Source, Way,
 };
 
 use crate::pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
@@ -96,6 +96,41 @@ impl Shaped {
         }
     }
 
+    /// What sticks to a source: whose mail it is, or else which kind, or else where it goes.
+    fn key<'a>(departure: Departure<'a>) -> &'a str {
+        let keys = [departure.tenant, departure.stream, departure.domain.as_str()];
+        keys.into_iter().find(|key| !key.is_empty()).unwrap_or_default()
+    }
+
+    /// Whether the order of the pool has a source before this one that would take the message. In a weighted pool
+    /// there is no order, and an open connection is used again.
+    fn another_is_first(&self, departure: Departure<'_>, exit: &Exit, now: Timestamp) -> bool {
+        let Some(name) = self.pool(departure) else { return false };
+        let Some(pool) = self.egress.pool(&name).filter(|pool| pool.mode != Mode::Weighted) else {
+            return false;
+        };
+        let Ok(order) = self.egress.candidates(pool, Self::key(departure), 0, now) else { return false };
+        let before = order.iter().take_while(|source| source.name != exit.name);
+        before.into_iter().any(|source| {
+            let path = Path {
+                source: Some(Arc::clone(&source.name)),
+                pool: Some(Arc::clone(&name)),
+                ..self.path(departure)
+            };
+            let lane = self.shaper.lane(&path, now);
+            match self.shaper.admit(&path, Ask::first_message(departure.octets), now) {
+                Admission::Granted(permit) => {
+                    permit.give_back();
+                    true
+                }
+                Admission::Later(_) => {
+                    self.shaper.withdraw(&lane);
+                    false
+                }
+            }
+        })
+    }
+
     fn signal(&self, status: &DeliveryStatus) -> Option<Signal> {
         Some(match status.outcome {
             Outcome::Delivered | Outcome::Relayed => Signal::Delivered,
@@ -151,9 +186,7 @@ impl Pace for Shaped {
         let (source, admission) = match self.pool(departure) {
             None => (None, self.shaper.admit(&self.path(departure), ask, now)),
             Some(pool) => {
-                // What sticks to a source: whose mail it is, or else which kind, or else where it goes.
-                let keys = [departure.tenant, departure.stream, departure.domain.as_str()];
-                let key = keys.into_iter().find(|key| !key.is_empty()).unwrap_or_default();
+                let key = Self::key(departure);
                 let mut draw = [0; 8];
                 if let Some(entropy) = &self.entropy {
                     entropy.fill(&mut draw);
@@ -169,6 +202,11 @@ impl Pace for Shaped {
     }
 
     fn admit_on(&self, departure: Departure<'_>, exit: Option<&Exit>, now: Timestamp) -> Result<(), NotNow> {
+        if let Some(exit) = exit
+            && self.another_is_first(departure, exit, now)
+        {
+            return Err(NotNow::new(now, "another source of the pool comes first"));
+        }
         let path = self.path_by(departure, exit);
         match self.shaper.admit(&path, Ask::message(departure.octets), now) {
             // A message needs nothing to be held.

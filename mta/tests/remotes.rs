@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright::core::{
-    Answer, BoxFuture, Clock, DnsError, Envelope, Instant, Mailbox, MemoryZone, Message,
-    Name, RecordKind, Resolver, SeededEntropy, Timestamp, World,
+    Answer, BoxFuture, Clock, DnsError, Envelope, Instant, Mailbox, MemoryZone, Message, Name, RecordKind,
+    Resolver, SeededEntropy, Timestamp, World,
 };
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, Trust};

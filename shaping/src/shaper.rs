@@ -311,7 +311,8 @@ impl Shaper {
                 }
                 Admission::Later(later) => later,
             };
-            let waits = lane.overflow_waits;
+            // A day's count that waits for its checkpoint has room in a moment; that is no overflow.
+            let waits = lane.overflow_waits || waits_for_checkpoint(&later, now);
             // The place in a queue is kept for the best answer only; nobody comes back for the others.
             match &best {
                 Some((_, _, other)) if other.until <= later.until => leave_queues(&lane),
@@ -447,6 +448,17 @@ pub struct Way<'a> {
     pub key: &'a str,
     /// A random number for a weighted pool.
     pub draw: u64,
+}
+
+/// Whether a day's cap refuses before the day is used up: its count waits to be written down.
+fn waits_for_checkpoint(later: &Later, now: Timestamp) -> bool {
+    match &later.because {
+        Because::Limit(limit) => match limit.bound {
+            Bound::Daily { zone, .. } => later.until < zone.start(zone.day(now).plus(1)),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 #[inline]
