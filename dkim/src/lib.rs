@@ -87,6 +87,7 @@ mod signature;
 mod signing_key;
 mod tag;
 mod verify;
+mod wide;
 
 pub use canon::{BodyCanon, Canon, CanonError, CanonPair, relaxed_field, simple_field};
 pub use crypto::{KeyError, Provider};

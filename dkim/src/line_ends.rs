@@ -12,8 +12,8 @@ impl LineEnds {
     pub(crate) fn feed(&mut self, octets: &[u8]) {
         let (Some(first), Some(last)) = (octets.first(), octets.last()) else { return };
         self.broken |= self.cr != (*first == b'\n');
+        let mut rest = octets.get(crate::wide::tidy(octets)..).unwrap_or_default();
         // Blocks without branches become vector code.
-        let mut rest = octets;
         while let Some(block) = rest.first_chunk::<65>() {
             self.broken |= any_broken(block);
             rest = rest.get(64..).unwrap_or_default();

@@ -113,6 +113,9 @@ fn is_dirty<const FOLD: bool>(a: u8, b: u8) -> bool {
     (a == TAB) | ((a == SP) & (b <= SP)) | (FOLD & (a == CR))
 }
 
+/// Clean octets after which a long step is worth its start.
+const LONG: usize = 256;
+
 /// Length of the prefix that is its own canonical form. A final SP never belongs to it: what follows is unknown.
 ///
 /// Works in blocks whose test has no branches, so that the compiler makes vector code of it.
@@ -120,6 +123,10 @@ fn clean_prefix<const FOLD: bool>(octets: &[u8]) -> usize {
     let mut at = 0;
     while block_is_clean::<FOLD, 65>(octets.get(at..)) {
         at += 64;
+        // Some lines in a row without anything to do: most likely there are more.
+        if at == LONG && !FOLD {
+            at += crate::wide::canonical(octets.get(at..).unwrap_or_default());
+        }
     }
     while block_is_clean::<FOLD, 17>(octets.get(at..)) {
         at += 16;
