@@ -1,7 +1,7 @@
 //! Which spool `serve` works on: a folder of its own, or a database that several nodes share.
 //!
 //! Invariant: a spool that does not keep the promise of a 250 is only used when the file says so, and then the log says it
-//! too.
+//! too. Nothing goes to a database over a network in clear text unless the connection string says `sslmode=disable` (I6).
 //!
 //! Not here: the spools (postwright-queue).
 
@@ -39,6 +39,7 @@ async fn shared(config: &Config, address: &str, durability: Durability) -> Resul
 
     let wrong = |what: &dyn std::fmt::Display| Failure::new(format!("spool.postgres: {what}"));
     let address: tokio_postgres::Config = address.parse().map_err(|error| wrong(&error))?;
+    check_secrecy(&address).map_err(|what| wrong(&what))?;
     let node = config.spool.node.as_deref().unwrap_or(config.hostname.as_str());
     let mut options = PostgresOptions::new(node);
     options.lease = config.spool.lease;
@@ -49,8 +50,62 @@ async fn shared(config: &Config, address: &str, durability: Durability) -> Resul
     Ok(Arc::new(spool.map_err(|error| wrong(&error))?))
 }
 
+/// This program does not speak TLS to a database: a socket or loopback needs none, and anything else has to be the
+/// operator's word.
+#[cfg(feature = "postgres")]
+fn check_secrecy(address: &tokio_postgres::Config) -> Result<(), String> {
+    use tokio_postgres::config::{Host, SslMode};
+
+    let is_here = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    };
+    match address.get_ssl_mode() {
+        SslMode::Disable => Ok(()),
+        // With `hostaddr` the name is only a name.
+        SslMode::Prefer
+            if address.get_hosts().iter().all(is_here)
+                && address.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback) =>
+        {
+            Ok(())
+        }
+        _ => Err("mail would cross a network in clear text, since this program does not speak TLS to a database; use a \
+                  socket, or a TLS tunnel that ends on loopback, or write sslmode=disable if the network is trusted"
+            .to_owned()),
+    }
+}
+
 #[cfg(not(feature = "postgres"))]
 #[expect(clippy::unused_async, reason = "its twin with the feature waits for the database")]
 async fn shared(_: &Config, _: &str, _: Durability) -> Result<Arc<dyn Spool>, Failure> {
     Err(Failure::new("spool.postgres: this program was built without the feature `postgres`"))
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_crosses_no_network_in_clear_text_unawares() {
+        let is_fine = |address: &str| check_secrecy(&address.parse().unwrap()).is_ok();
+        for address in [
+            "host=/run/postgresql user=a",
+            "host=localhost user=a",
+            "host=127.0.0.1,::1 user=a",
+            "postgresql://a@10.1.2.3/mail?sslmode=disable",
+        ] {
+            assert!(is_fine(address), "{address}");
+        }
+        for address in [
+            "host=db.example.org user=a",
+            "host=10.1.2.3 user=a",
+            "host=/run/postgresql,db.example.org user=a",
+            "host=localhost hostaddr=10.1.2.3 user=a",
+            "host=localhost sslmode=require user=a",
+        ] {
+            assert!(!is_fine(address), "{address}");
+        }
+    }
 }
