@@ -166,3 +166,63 @@ messages = "1/min"
          6. concurrency 4 by source (defaults)\n"
     );
 }
+
+#[test]
+fn the_four_pools_of_the_example_are_read_as_they_are_written() {
+    use postwright_shaping::{Action, Mode, Overflow, Schedule, Signal};
+    let rules = Rules::parse(include_str!("../examples/four-pools.toml")).unwrap();
+    let pool = |stream| rules.pool_of(Some("acme"), stream);
+    assert_eq!(
+        [Some("transactional"), Some("lifecycle"), Some("batch"), Some("warm-up"), Some("else"), None]
+            .map(pool),
+        [
+            Some("transactional"),
+            Some("lifecycle"),
+            Some("batch"),
+            Some("cold"),
+            Some("transactional"),
+            Some("transactional")
+        ]
+    );
+    let transactional = rules.egress.pool("transactional").unwrap();
+    assert_eq!((transactional.mode, &transactional.members[0].1), (Mode::Weighted, &2));
+    assert_eq!(rules.egress.pool("cold").unwrap().mode, Mode::Failover);
+    let proxied = rules.egress.source("b2").unwrap();
+    assert_eq!(proxied.proxy, Some("198.51.100.9:2525".parse().unwrap()));
+    assert_eq!(proxied.ehlo, Some("b2.mta.example.org".parse().unwrap()));
+    let plan = &rules.warmups[0];
+    assert_eq!((&*plan.source, plan.overflow), ("new", Overflow::NextSource));
+    assert_eq!(Some(&plan.schedule), Schedule::preset("56-days").as_ref());
+    let rule = &rules.automation[0];
+    assert_eq!((rule.signal, rule.threshold.count), (Some(Signal::Throttled), 3));
+    assert_eq!(rule.action, Action::Pace(10.0));
+}
+
+#[test]
+fn names_of_the_layout_must_exist_and_belong_to_one_pool() {
+    let errors = |text: &str| -> Vec<String> {
+        Rules::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
+    };
+    let sources = "[egress.sources.alpha]\n[egress.sources.beta]\n";
+    let told = |rest: &str, words: &[&str]| {
+        let errors = errors(&format!("{sources}{rest}"));
+        assert!(errors.iter().any(|error| words.iter().all(|word| error.contains(word))), "{errors:?}");
+    };
+    told("[egress.pools.p]\nsources = [\"alhpa\"]\n", &["line 4", "egress.pools.p.sources", "\"alpha\""]);
+    told("[egress.pools.p]\nsources = []\n", &["line 3", "egress.pools.p", "at least one source"]);
+    told(
+        "[egress.pools.p]\nsources = [\"alpha\"]\nstreams = [\"x\"]\n[egress.pools.q]\nsources = [\"beta\"]\nstreams = [\"x\"]\n",
+        &["egress.pools.q", "another pool has stream \"x\""],
+    );
+    told("[egress.sources.gamma]\nproxy = \"127.0.0.1:1\"\n", &["line 4", "gamma.proxy", "needs \"ip\""]);
+    told(
+        "[warm-up.w]\nsource = \"bta\"\nschedule = \"56-days\"\nstart = \"2026-12-01\"\n",
+        &["line 4", "\"beta\""],
+    );
+    told("[warm-up.w]\nsource = \"beta\"\n", &["line 3", "warm-up.w", "needs \"schedule\""]);
+    told("[source.gama]\nmessages = \"1/s\"\n", &["line 3", "no such source"]);
+    told(
+        "[automation.a]\nthreshold = \"3/h\"\naction = \"pace fast\"\nfor = \"2h\"\n",
+        &["line 5", "automation.a.action"],
+    );
+}

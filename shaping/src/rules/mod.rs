@@ -29,19 +29,22 @@
 //! [tenant.acme]                         # tenants, streams and pools come on top of the receivers' limits
 //! messages = "5000/h burst 100"
 //!
-//! [egress.sources.a]                    # a way out: the address to bind to, the name to greet with, a proxy
+//! [egress.sources."192.0.2.7"]          # a way out: the address to bind to, the name to greet with, a proxy
 //! ip = "192.0.2.7"
 //! ehlo = "a.mx.example.org"
 //! proxy = "192.0.2.9:2525"
 //!
+//! [egress.sources.b]
+//! ip = "192.0.2.8"
+//!
 //! [egress.pools.batch]                  # mode: weighted (the default), sticky (by tenant), failover
 //! mode = "sticky"
-//! sources = ["a*3", "b"]                # with weights
+//! sources = ["192.0.2.7*3", "b"]        # with weights
 //! streams = ["batch"]                   # whose mail leaves by it: a stream's, a tenant's, or everybody else's
 //! default = true
 //!
-//! [warm-up.a]
-//! source = "a"
+//! [warm-up.b]
+//! source = "b"
 //! schedule = "56-days"                  # a preset or "100*7, 500*7"
 //! start = "2026-12-01"
 //! overflow = "wait"                     # or "next-source" of the pool, the default
