@@ -328,19 +328,19 @@ fn main() {
     match *words {
         ["--list"] => {
             for (case, who) in CASES.into_iter().flat_map(|case| WHO.map(|who| (case, who))) {
-                println!("{case}/{}\t{TIMES}", who.name());
+                println!("{case}:{}\t{TIMES}", who.name());
             }
         }
         ["--only", wanted] => {
             for (case, who) in CASES.into_iter().flat_map(|case| WHO.map(|who| (case, who))) {
-                if wanted == format!("{case}/{}", who.name()) {
+                if wanted == format!("{case}:{}", who.name()) {
                     (0..TIMES).for_each(|_| bench.measured(who, case));
                 }
             }
         }
         [] => table(&bench, 100),
         ["--quick"] => table(&bench, 10),
-        _ => panic!("usage: [--quick | --list | --only CASE/WHO]"),
+        _ => panic!("usage: [--quick | --list | --only CASE:WHO]"),
     }
 }
 

@@ -327,14 +327,22 @@ impl DmarcRecord {
 
     fn take_failure_options(&mut self, value: &str) -> bool {
         let mut options = FailureOptions::default();
+        let mut default = false;
         for option in value.split(':') {
-            match option.trim() {
-                "0" => {}
-                "1" => options.any = true,
-                "d" | "D" => options.dkim = true,
-                "s" | "S" => options.spf = true,
+            let slot = match option.trim() {
+                "0" => &mut default,
+                "1" => &mut options.any,
+                "d" | "D" => &mut options.dkim,
+                "s" | "S" => &mut options.spf,
                 _ => return false,
+            };
+            if std::mem::replace(slot, true) {
+                return false;
             }
+        }
+        // All mechanisms, or any: not both.
+        if default && options.any {
+            return false;
         }
         self.failure_options = options;
         true
@@ -428,6 +436,22 @@ mod tests {
             ("v=DMARC1; p=reject; sp=bogus; rua=bogus", Itself, Option::None),
         ] {
             assert_eq!(policy(text, of), expected, "{text} {of:?}");
+        }
+    }
+
+    /// RFC 9989 4.7 and 4.8: each option once, and not both of 0 and 1; what is wrong is as good as absent.
+    #[test]
+    fn failure_options_are_read_or_left_out() {
+        let options = |fo: &str| {
+            let record = DmarcRecord::parse(format!("v=DMARC1; fo={fo}").as_bytes()).unwrap();
+            let FailureOptions { any, dkim, spf } = record.failure_options;
+            (record.ignored.is_empty(), any, dkim, spf)
+        };
+        assert_eq!(options("0"), (true, false, false, false));
+        assert_eq!(options("1"), (true, true, false, false));
+        assert_eq!(options("d:S"), (true, false, true, true));
+        for wrong in ["0:1", "d:d", "1:1", "x", "d:", "01"] {
+            assert_eq!(options(wrong), (false, false, false, false), "{wrong}");
         }
     }
 
