@@ -7,15 +7,17 @@
 //!
 //! Not here: where the hosts come from (route), reuse of connections (pool), when to try again (queue).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use postwright_core::{Cause, Clock, DeliveryStatus, Diagnostic, EnhancedStatus, Outcome, Phase};
+use postwright_core::{Cause, Clock, DeliveryStatus, Diagnostic, EnhancedStatus, Outcome, Phase, Remote};
 use postwright_smtp_proto::client::{CloseReason, Report, Transaction};
 
-use crate::connect::{Connector, Target, TcpConnector};
+use crate::connect::{BoxIo, Connector, Target, TcpConnector};
 use crate::connection::{ConnectError, Connection, Options};
 use crate::policy::Attempt;
+use crate::race::race;
 use crate::route::MailHost;
 use crate::tls::{TlsClient, TlsSetupError, Trust};
 
@@ -36,6 +38,14 @@ struct Try<'a> {
 }
 
 impl<'a> Try<'a> {
+    /// Whether a token has to be had first, so that nothing can be opened ahead.
+    fn needs_token(&self) -> bool {
+        #[cfg(feature = "sasl")]
+        return self.options.tokens.is_some();
+        #[cfg(not(feature = "sasl"))]
+        false
+    }
+
     fn of(attempt: &'a Attempt, watch: Option<&'a dyn Watch>) -> Try<'a> {
         let Attempt { target, options, .. } = attempt;
         Try { target, options, watched: watch.map(|watch| (attempt, watch)) }
@@ -155,33 +165,79 @@ impl Client {
     ) -> (Report, Option<Connection>) {
         let recipients = transaction.envelope.recipients.len();
         let mut best: Option<Report> = None;
-        for one in tries {
-            let report = match self.connect_or_fall_back(one).await {
-                Err(error) => Report::same(&error.status, recipients),
-                Ok(mut connection) => {
-                    let report = connection.deliver(transaction.clone()).await;
-                    if !is_open_question(&report) {
-                        return (report, connection.is_open().then_some(connection));
+        let mut waiting: VecDeque<Try<'a>> = tries.collect();
+        while !waiting.is_empty() {
+            // Boxed: it is large, it is once a connection, and whoever delivers would carry it along.
+            for result in Box::pin(self.connect_next(&mut waiting)).await {
+                let report = match result {
+                    Err(error) => Report::same(&error.status, recipients),
+                    Ok(mut connection) => {
+                        let report = connection.deliver(transaction.clone()).await;
+                        if !is_open_question(&report) {
+                            return (report, connection.is_open().then_some(connection));
+                        }
+                        if connection.is_open() {
+                            connection.quit().await;
+                        }
+                        report
                     }
-                    if connection.is_open() {
-                        connection.quit().await;
-                    }
-                    report
-                }
-            };
-            best = match best {
-                Some(best) if !has_failed(&best) || has_failed(&report) => Some(best),
-                _ => Some(report),
-            };
+                };
+                best = match best {
+                    Some(best) if !has_failed(&best) || has_failed(&report) => Some(best),
+                    _ => Some(report),
+                };
+            }
         }
         (best.unwrap_or_else(|| self.nowhere(recipients)), None)
     }
 
-    /// Connects; if a handshake that nobody demanded fails, connects once more without TLS. Nothing about it is
-    /// remembered, so that the next delivery tries TLS again (RFC 7435 4).
-    async fn connect_or_fall_back(&self, one: Try<'_>) -> Result<Connection, Box<ConnectError>> {
+    /// Takes the next server off the list, or those of a host's addresses that a race decided about: the failures,
+    /// and at most one connection behind them.
+    async fn connect_next(
+        &self,
+        waiting: &mut VecDeque<Try<'_>>,
+    ) -> Vec<Result<Connection, Box<ConnectError>>> {
+        let host = waiting.front().map(|first| first.target.host.clone());
+        let same = waiting.iter().take_while(|one| Some(&one.target.host) == host.as_ref()).count();
+        if same < 2 || waiting.front().is_some_and(Try::needs_token) {
+            return match waiting.pop_front() {
+                Some(one) => vec![self.connect_or_fall_back(one, None).await],
+                None => Vec::new(),
+            };
+        }
+        let mut runners: Vec<Option<Try<'_>>> = waiting.drain(..same).map(Some).collect();
+        let race = race(&self.connector, runners.iter().flatten().map(|one| (one.target, one.options))).await;
+        let mut results = Vec::new();
+        for (index, failure) in race.failed {
+            let Some(one) = runners.get_mut(index).and_then(Option::take) else { continue };
+            let remote =
+                Remote { host: one.target.host.clone(), address: Some(one.target.address), tls: None };
+            let error = Box::new(ConnectError::new(remote, failure, self.clock.now()));
+            one.tell(Err(&*error));
+            results.push(Err(error));
+        }
+        if let Some((index, io)) = race.opened
+            && let Some(one) = runners.get_mut(index).and_then(Option::take)
+        {
+            results.push(self.connect_or_fall_back(one, Some(io)).await);
+            // Those that lost may yet be wanted, if this session comes to nothing.
+            runners.into_iter().rev().flatten().for_each(|one| waiting.push_front(one));
+        }
+        results
+    }
+
+    /// Connects, unless a connection is open already; if a handshake that nobody demanded fails, connects once more
+    /// without TLS. Nothing about it is remembered, so that the next delivery tries TLS again (RFC 7435 4).
+    async fn connect_or_fall_back(
+        &self,
+        one: Try<'_>,
+        open: Option<BoxIo>,
+    ) -> Result<Connection, Box<ConnectError>> {
         let Try { target, options, .. } = one;
-        let result = self.connect(target, options).await;
+        let result = match open {
+            Some(io) => Connection::over(io, &self.tls, &self.clock, target, options).await,
+            None => self.connect(target, options).await,
+        };
         one.tell(result.as_ref().map_err(|error| &**error));
         let tls_failed =
             |error: &ConnectError| matches!(error.close_reason(), Some(CloseReason::TlsFailed(_)));

@@ -27,6 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::connect::{BoxIo, Connector, Target};
+use crate::race::dial;
 use crate::tls::{Demand, TlsClient, TlsFault, Verdict, server_name};
 
 /// Octets that are joined into one write.
@@ -210,11 +211,7 @@ impl Connection {
     ) -> Result<Connection, Box<ConnectError>> {
         let remote = || Remote { host: target.host.clone(), address: Some(target.address), tls: None };
         let fail = |failure| Box::new(ConnectError::new(remote(), failure, clock.now()));
-        let io = match timeout(options.connect_timeout, connector.connect(target, options.source)).await {
-            Ok(Ok(io)) => io,
-            Ok(Err(error)) => return Err(fail(ConnectFailure::Io(error))),
-            Err(_) => return Err(fail(ConnectFailure::Timeout)),
-        };
+        let io = dial(connector, target, options).await.map_err(fail)?;
         Connection::over(io, tls, clock, target, options).await
     }
 

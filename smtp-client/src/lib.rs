@@ -53,6 +53,7 @@
 //! |---|---|
 //! | RFC 5321 5.1, RFC 7505 (routing) | `tests/all/route.rs` |
 //! | RFC 5321 3, RFC 3207, RFC 8314 (sessions over the network) | `tests/all/delivery.rs` |
+//! | RFC 8305 5 (addresses race) | `tests/all/race.rs` |
 //! | RFC 7628, RFC 4954 6 (tokens, feature `sasl`) | `tests/all/oauth.rs` |
 //! | RFC 5321 3.3 (reuse) | `tests/all/pool.rs` |
 //! | RFC 6698, 7671, 7672 (DANE) | `tests/all/dane.rs`, with OpenSSL's vectors |
@@ -69,6 +70,7 @@ pub mod oauth;
 pub mod policy;
 pub mod pool;
 pub mod proxy;
+mod race;
 pub mod route;
 pub mod site;
 pub mod sts;

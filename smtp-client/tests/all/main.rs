@@ -9,6 +9,7 @@ mod oauth;
 mod peer;
 mod policy;
 mod pool;
+mod race;
 mod route;
 #[cfg(feature = "tls-reports")]
 mod signed;
