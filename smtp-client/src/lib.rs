@@ -45,6 +45,8 @@
 //! | reply lines and their length | [`ReplyLimits`](postwright_smtp_proto::reply::ReplyLimits) | 128 of 2,048 | RFC 5321 4.5.3.1.5 |
 //! | commands without a reply | [`Limits`](postwright_smtp_proto::client::Limits) | 64 | RFC 2920 3.1 |
 //! | hosts and addresses of a domain | [`route::Rules`] | 5 of 4 each | RFC 5321 5.1 |
+//! | one address alone in the race | 250 ms | 250 ms | RFC 8305 5 |
+//! | a failed MTA-STS fetch is not repeated | [`sts::PAUSE`] | 5 min | RFC 8461 3.3 |
 //! | idle connections | [`PoolLimits`] | 20 a key, 15 s | RFC 5321 4.5.3.2.7 |
 //!
 //! # Standards
