@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::{Anchored, MatchKind, dfa, nfa};
 use regex::{Regex, RegexSet};
 
 use super::rules::{Rule, RulesError};
@@ -58,7 +59,7 @@ struct Gated {
 #[derive(Debug)]
 pub(super) struct Matcher {
     rules: Vec<Compiled>,
-    automaton: AhoCorasick,
+    machine: Machine,
     uses: Vec<Vec<Use>>,
     regexes: Option<RegexSet>,
     regex_rules: Vec<usize>,
@@ -115,10 +116,7 @@ impl Matcher {
                 slots += count;
             }
         }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .kind(if patterns.len() <= 4000 { Some(AhoCorasickKind::DFA) } else { None })
-            .build(&patterns)
+        let machine = Machine::new(&patterns)
             .map_err(|error| RulesError::new(1, format!("too many phrases: {error}")))?;
         let mut texts = Vec::new();
         let (mut regex_rules, mut gated) = (Vec::new(), Vec::new());
@@ -144,7 +142,7 @@ impl Matcher {
                     .map_err(|error| RulesError::new(1, error.to_string().replace('\n', " ")))?,
             )
         };
-        Ok(Matcher { rules, automaton, uses, regexes, regex_rules, gated })
+        Ok(Matcher { rules, machine, uses, regexes, regex_rules, gated })
     }
 
     pub(super) fn rules(&self) -> &[Compiled] {
@@ -160,39 +158,13 @@ impl Matcher {
 
     /// The first rule that has a phrase in the folded text, or a regular expression that such a phrase calls for.
     fn search(&self, folded: &[u8], text: &str, conditions: Conditions<'_>) -> usize {
-        let mut best = self.rules.len();
-        // For phrases of several pieces: the next piece's slot and where the piece before it ended.
-        let mut begun: Vec<(usize, usize)> = Vec::new();
-        for hit in self.automaton.find_overlapping_iter(folded) {
-            let Some(uses) = self.uses.get(hit.pattern().as_usize()) else { continue };
-            for at in uses {
-                if at.rule >= best {
-                    // Uses stand in the order of rules.
-                    break;
-                }
-                let slot = at.slot + at.piece;
-                let goes_on = at.piece == 0
-                    || begun.iter().any(|(next, end)| {
-                        // Two pieces may share the blank between them.
-                        *next == slot && hit.start() + 1 >= *end && hit.start() <= *end + GAP
-                    });
-                if !goes_on {
-                    continue;
-                }
-                if !at.last {
-                    match begun.iter_mut().find(|(next, _)| *next == slot + 1) {
-                        Some((_, end)) => *end = hit.end(),
-                        None => begun.push((slot + 1, hit.end())),
-                    }
-                } else if self.allows(at.rule, conditions)
-                    && (!at.is_need
-                        || self.gated.iter().any(|it| it.rule == at.rule && it.regex.is_match(text)))
-                {
-                    best = at.rule;
-                }
-            }
+        let mut found = Found { matcher: self, text, conditions, best: self.rules.len(), begun: Vec::new() };
+        let mut hit = |pattern, start, end| found.hit(pattern, start, end);
+        match &self.machine {
+            Machine::Fast(dfa) => walk(dfa, folded, &mut hit),
+            Machine::Small(nfa) => walk(nfa, folded, &mut hit),
         }
-        best
+        found.best
     }
 
     /// The regular expressions that are tried in every text.
@@ -225,6 +197,83 @@ impl Matcher {
                 })
             });
         code_fits && mx_fits
+    }
+}
+
+/// All phrases as one automaton: a table of all steps for a usual number of them, a smaller form for more.
+#[derive(Debug)]
+enum Machine {
+    Fast(dfa::DFA),
+    Small(nfa::contiguous::NFA),
+}
+
+impl Machine {
+    fn new(patterns: &[String]) -> Result<Machine, aho_corasick::BuildError> {
+        Ok(if patterns.len() <= 4000 {
+            Machine::Fast(dfa::DFA::builder().match_kind(MatchKind::Standard).build(patterns)?)
+        } else {
+            Machine::Small(nfa::contiguous::NFA::builder().match_kind(MatchKind::Standard).build(patterns)?)
+        })
+    }
+}
+
+/// Tells of every place where a pattern ends: its number, where it begins, where it ends.
+fn walk<A: Automaton>(machine: &A, text: &[u8], hit: &mut impl FnMut(usize, usize, usize)) {
+    let Ok(mut state) = machine.start_state(Anchored::No) else { return };
+    for (at, octet) in text.iter().enumerate() {
+        state = machine.next_state(Anchored::No, state, *octet);
+        if machine.is_special(state) && machine.is_match(state) {
+            for index in 0..machine.match_len(state) {
+                let pattern = machine.match_pattern(state, index);
+                let end = at + 1;
+                hit(pattern.as_usize(), end.saturating_sub(machine.pattern_len(pattern)), end);
+            }
+        }
+    }
+}
+
+/// The search of one text.
+struct Found<'m> {
+    matcher: &'m Matcher,
+    text: &'m str,
+    conditions: Conditions<'m>,
+    best: usize,
+    /// For phrases of several pieces: the next piece's slot and where the piece before it ended.
+    begun: Vec<(usize, usize)>,
+}
+
+impl Found<'_> {
+    fn hit(&mut self, pattern: usize, start: usize, end: usize) {
+        let Some(uses) = self.matcher.uses.get(pattern) else { return };
+        for at in uses {
+            if at.rule >= self.best {
+                // Uses stand in the order of rules.
+                return;
+            }
+            let slot = at.slot + at.piece;
+            let goes_on = at.piece == 0
+                || self.begun.iter().any(|(next, ended)| {
+                    // Two pieces may share the blank between them.
+                    *next == slot && start + 1 >= *ended && start <= *ended + GAP
+                });
+            if !goes_on {
+                continue;
+            }
+            if !at.last {
+                match self.begun.iter_mut().find(|(next, _)| *next == slot + 1) {
+                    Some((_, ended)) => *ended = end,
+                    None => self.begun.push((slot + 1, end)),
+                }
+            } else if self.matcher.allows(at.rule, self.conditions)
+                && (!at.is_need || self.called_for(at.rule))
+            {
+                self.best = at.rule;
+            }
+        }
+    }
+
+    fn called_for(&self, rule: usize) -> bool {
+        self.matcher.gated.iter().any(|gated| gated.rule == rule && gated.regex.is_match(self.text))
     }
 }
 

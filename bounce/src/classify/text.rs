@@ -92,9 +92,80 @@ impl Folding<'_> {
     }
 }
 
+/// What an ASCII octet is to the folding: itself in lower case, or one of the three below.
+const PARTS: u8 = 0;
+const CLOSES_UP: u8 = 1;
+const BLANK: u8 = 2;
+const KINDS: [u8; 256] = kinds();
+
+const fn kinds() -> [u8; 256] {
+    let mut kinds = [PARTS; 256];
+    let mut octet = 0_u8;
+    while octet < 128 {
+        kinds[octet as usize] = match octet {
+            b'a'..=b'z' | b'0'..=b'9' | b'A'..=b'Z' => octet.to_ascii_lowercase(),
+            b'\'' | b'`' => CLOSES_UP,
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0c => BLANK,
+            _ => PARTS,
+        };
+        octet += 1;
+    }
+    kinds
+}
+
+/// The same as [`fold_words`] for ASCII, which most refusals are: one pass, and a word that turns out to be an address or a
+/// status is taken back.
+fn fold_ascii(text: &str, folding: &mut Folding<'_>) {
+    let octets = text.as_bytes();
+    let mut at = 0;
+    while let Some(first) = octets.get(at) {
+        if first.is_ascii_whitespace() {
+            at += 1;
+            continue;
+        }
+        let (start, written) = (at, folding.len);
+        at += reply_code(octets.get(at..).unwrap_or_default());
+        let begin = at;
+        let (mut has_at, mut has_dot) = (false, false);
+        while let Some(octet) = octets.get(at) {
+            match KINDS.get(usize::from(*octet)).copied().unwrap_or(PARTS) {
+                BLANK => break,
+                CLOSES_UP => {}
+                PARTS => {
+                    has_at |= *octet == b'@';
+                    has_dot |= *octet == b'.';
+                    folding.end_word(0);
+                }
+                letter => folding.push(letter),
+            }
+            at += 1;
+        }
+        folding.end_word(0);
+        if has_at || has_dot {
+            let word = text.get(begin..at).unwrap_or_default();
+            if (has_at && !word.contains("://")) || is_status(word) {
+                folding.len = written;
+                if let Some((_, behind)) = word.split_once("...").or_else(|| word.split_once(">:")) {
+                    folding.push_words(behind);
+                }
+            }
+        }
+        at = at.max(start + 1);
+    }
+}
+
 fn fold_into(text: &str, out: &mut [u8]) -> usize {
     let mut folding = Folding { out, len: 0 };
     folding.push(b' ');
+    if text.is_ascii() {
+        fold_ascii(text, &mut folding);
+    } else {
+        fold_words(text, &mut folding);
+    }
+    folding.len
+}
+
+fn fold_words(text: &str, folding: &mut Folding<'_>) {
     for word in text.split_ascii_whitespace() {
         let word = strip_reply_code(word);
         let is_url = || word.contains("://");
@@ -107,20 +178,23 @@ fn fold_into(text: &str, out: &mut [u8]) -> usize {
         }
         folding.push_words(word);
     }
-    folding.len
 }
 
 /// `550-5.1.1` and `550-Text` of a multi-line reply; a lone `550` says no more than the code does.
 fn strip_reply_code(word: &str) -> &str {
-    let bytes = word.as_bytes();
-    let is_code = bytes.len() >= 3
-        && matches!(bytes[0], b'2' | b'4' | b'5')
-        && (b'0'..=b'5').contains(&bytes[1])
-        && bytes[2].is_ascii_digit();
-    match bytes.get(3) {
-        None if is_code => "",
-        Some(b'-' | b':' | b',') if is_code => word.get(4..).unwrap_or(""),
-        _ => word,
+    word.get(reply_code(word.as_bytes())..).unwrap_or("")
+}
+
+/// Octets of a reply code at the beginning of a word, with what sets it apart; 0 if there is none.
+fn reply_code(word: &[u8]) -> usize {
+    match word {
+        [b'2' | b'4' | b'5', b'0'..=b'5', b'0'..=b'9', rest @ ..] => match rest {
+            [] => 3,
+            [b'-' | b':' | b',', ..] => 4,
+            [blank, ..] if blank.is_ascii_whitespace() => 3,
+            _ => 0,
+        },
+        _ => 0,
     }
 }
 
@@ -258,6 +332,17 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn ascii_folds_as_any_text_does(text in "([45][0-5][0-9][-: ,]|<a@b\\.c>|5\\.1\\.1|[a-zA-Z' .:@/<>()#-]){0,40}") {
+            let mut out = vec![0; text.len() * 3 + 2];
+            let mut folding = Folding { out: &mut out, len: 0 };
+            folding.push(b' ');
+            fold_words(&text, &mut folding);
+            let len = folding.len;
+            let (quick, naive) = (folded(&text), String::from_utf8_lossy(&out[..len]).into_owned());
+            proptest::prop_assert_eq!(quick, naive);
+        }
+
         #[test]
         fn any_text_folds_and_normalises_within_bounds(text in "\\PC{0,300}") {
             let folded = folded(&text);
