@@ -71,3 +71,22 @@ async fn keys_are_kept_apart_and_numbers_kept_to() {
     assert!(pool.take(&"c").await.is_none() && pool.take(&"a").await.is_some());
     assert_eq!(pool.retire(true).len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_one_that_is_idle_for_longest_makes_room() {
+    let scripts = Scripts::new(&[Some(HELLO), Some(HELLO), Some(HELLO)], None);
+    let (client, pool) = (client(&scripts, Vec::new()), pool(9));
+    for key in ["b", "a", "b"] {
+        let target = hosts(1).remove(0);
+        let connection = client.connect(&target, &options()).await.unwrap();
+        pool.put(&key, connection);
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    // The first of b, then a, then the other b; and of a key only its own.
+    assert!(pool.take_oldest(|_| true).is_some());
+    assert!(pool.take_oldest(|key| *key == "c").is_none());
+    assert!(pool.take_oldest(|_| true).is_some());
+    assert!(pool.take_oldest(|key| *key == "a").is_none(), "a was older than the second b");
+    assert!(pool.take_oldest(|key| *key == "b").is_some());
+    assert!(pool.is_empty());
+}
