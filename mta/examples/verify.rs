@@ -10,6 +10,7 @@ use postwright::authentication::{Findings, Inspection};
 use postwright::core::dns::{HickoryConfig, HickoryResolver};
 use postwright::core::{Clock, Message, SystemClock};
 
+#[expect(clippy::print_stdout, reason = "it is what this program is for")]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();

@@ -5,14 +5,15 @@
 //!
 //! Standards: RFC 7208 sections 4 to 7; RFC 8616 section 4.
 //!
-//! Not here: the grammar (record.rs), the macro language (macros.rs).
+//! Not here: the grammar (record.rs, term.rs), the macro language (macros.rs).
 
 use std::net::IpAddr;
 
 use postwright_core::{Answer, Domain, Found, Name, Record as Rr, RecordKind, Resolver};
 
 use super::macros::{self, Place, Scope};
-use super::record::{DualCidr, Mechanism, Qualifier, Record, TermKind};
+use super::record::Record;
+use super::term::{DualCidr, Mechanism, Qualifier, TermKind};
 use super::{Event, Identity, Problem, SpfQuery, SpfResult, Step, Verdict};
 
 /// Octets that are kept while a domain is expanded: more than two names, so that cutting the left side of a

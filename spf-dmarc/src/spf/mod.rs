@@ -11,6 +11,7 @@ mod check;
 mod macros;
 mod received;
 mod record;
+mod term;
 mod trace;
 
 use std::fmt;
@@ -19,7 +20,8 @@ use std::net::IpAddr;
 use postwright_core::{Name, Resolver, Timestamp};
 
 pub use macros::MacroError;
-pub use record::{DualCidr, Mechanism, Qualifier, Record, RecordError, Term, TermError, TermKind, Terms};
+pub use record::{Record, RecordError, Terms};
+pub use term::{DualCidr, Mechanism, Qualifier, Term, TermError, TermKind};
 pub use trace::{Event, Problem, Step};
 
 use crate::Limits;
