@@ -22,6 +22,9 @@ use postwright_queue::{
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const LANES: u64 = 10_000;
 const DAYS: Duration = Duration::from_secs(5 * 86_400);
+/// Octets of memory that the process of a churn has at most: the hot cache (64 MiB), the block cache (32 MiB), tables that
+/// are not written yet (as large as the journals, 64 MiB and the one in use), and as much again as the largest of these.
+const CHURN_MEMORY: u64 = 256 << 20;
 
 fn is_long() -> bool {
     std::env::var_os("POSTWRIGHT_LONG").is_some()
@@ -116,7 +119,7 @@ fn churn(clock: &dyn Clock, operations: u64, octets: usize, durability: Durabili
     let directory = tempfile::tempdir().unwrap();
     let spool = open(directory.path(), durability);
     let body = Message::from_bytes(vec![b'x'; octets]);
-    let (start, mut largest) = (clock.mono(), 0);
+    let (start, mut largest, mut memory) = (clock.mono(), 0, 0);
     for first in (0..operations).step_by(64) {
         if first > 0 && first % 1_000_000 < TOGETHER {
             let rate = first as f64 / clock.mono().since(start).as_secs_f64();
@@ -133,6 +136,7 @@ fn churn(clock: &dyn Clock, operations: u64, octets: usize, durability: Durabili
         assert!(block_on(all(commits.collect())).iter().all(Result::is_ok));
         if first % 16_384 == 0 {
             largest = largest.max(octets_below(directory.path()));
+            memory = memory.max(resident());
         }
     }
     let took = clock.mono().since(start);
@@ -155,15 +159,17 @@ fn churn(clock: &dyn Clock, operations: u64, octets: usize, durability: Durabili
     assert_eq!(found, operations.div_ceil(TOGETHER).saturating_mul(TOGETHER).min(DEPTH));
     let live = found * (octets as u64 + 200);
     assert!(largest <= 3 * live + 512 * 1024 * 1024, "{largest} octets for {live} live ones");
+    memory = memory.max(resident());
+    assert!(memory <= CHURN_MEMORY, "{memory} octets of memory, of {CHURN_MEMORY}");
     println!(
         "churn: {operations} put + remove of {octets} octets at depth {found} ({:?}): {:.0} a second, {} syncs, disk at most {} MiB \
-         (live {} MiB), memory {} MiB, reopened in {} ms, {found} entries claimed in {} ms",
+         (live {} MiB), memory at most {} MiB, reopened in {} ms, {found} entries claimed in {} ms",
         durability.accept,
         operations as f64 / took.as_secs_f64(),
         health.syncs,
         largest >> 20,
         live >> 20,
-        resident() >> 20,
+        memory >> 20,
         reopening.as_millis(),
         scanning.as_millis(),
     );

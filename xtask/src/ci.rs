@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     ("aws-lc", aws_lc),
     ("doc", doc),
     ("demo", demo),
+    ("churn", churn),
     ("fuzz", || crate::fuzz::run(&["--runs".to_owned(), "30000".to_owned()])),
     ("test", || crate::test::run(&[])),
 ];
@@ -111,4 +112,11 @@ fn doc() -> Outcome {
 
 fn demo() -> Outcome {
     shown(cargo().args(["run", "--release", "--quiet", "--bin", "postwright", "--", "demo", "--json"]))
+}
+
+/// 500,000 messages through the embedded spool at a depth of 10,000. The bench itself fails if disk or memory grow beyond
+/// their bounds or a message is missing after the spool was opened again; how long it takes decides nothing.
+fn churn() -> Outcome {
+    let bench = ["bench", "--quiet", "-p", "postwright-queue", "--bench", "scale", "--"];
+    shown(cargo().args(bench).args(["churn", "500000", "1024"]))
 }
