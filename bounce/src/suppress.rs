@@ -82,6 +82,9 @@ impl Entry {
     }
 }
 
+/// Entries that [`Suppressions::expire`] looks at together.
+const EXPIRY_PAGE: usize = 1000;
+
 /// A list of addresses that get no more mail. Stores on disk implement it, too.
 pub trait Suppressions: Send + Sync {
     /// The entry that stops mail of this tenant and stream to the address, if there is one.
@@ -92,6 +95,18 @@ pub trait Suppressions: Send + Sync {
     fn remove(&self, scope: &Scope, address: &str) -> bool;
     /// A page of entries in the order of addresses, behind `after`.
     fn list(&self, after: Option<(&str, &Scope)>, most: usize) -> Vec<Entry>;
+    /// Takes off the list what ended by `now`; how many entries. They stop nothing any more; this makes room. An entry that is made
+    /// anew at this very moment may go, too: the next bounce makes it again.
+    fn expire(&self, now: Timestamp) -> usize {
+        let (mut gone, mut after) = (0, None::<(Box<str>, Scope)>);
+        loop {
+            let page = self.list(after.as_ref().map(|(address, scope)| (&**address, scope)), EXPIRY_PAGE);
+            let Some(last) = page.last() else { return gone };
+            after = Some((last.address.clone(), last.scope.clone()));
+            let ended = page.iter().filter(|entry| !entry.counts_at(now));
+            gone += ended.filter(|entry| self.remove(&entry.scope, &entry.address)).count();
+        }
+    }
     /// Makes durable what was changed; at once for a list that keeps nothing.
     ///
     /// # Errors
@@ -403,6 +418,7 @@ mod tests {
         short.until = Some(NOW);
         list.add(short);
         assert!(list.check("t", None, &"bob@example.org".parse().unwrap(), NOW).is_none(), "expired");
+        assert_eq!((list.expire(Timestamp::from_secs(1)), list.expire(NOW), list.expire(NOW)), (0, 1, 0));
     }
 
     #[test]
@@ -415,6 +431,11 @@ mod tests {
             assert!(list.check("t", None, &format!("user{i}@example.org").parse().unwrap(), NOW).is_some());
         }
         assert_eq!(list.list(None, 10_000).len(), 5000);
+        for i in (0..5000).step_by(3) {
+            list.add(Entry { until: Some(NOW), ..entry(&format!("user{i}@example.org"), None) });
+        }
+        assert_eq!(list.expire(NOW), 1667, "over several pages");
+        assert_eq!(list.len(), 3333);
         let page = list.list(None, 10);
         let last = page.last().unwrap();
         assert!(list.list(Some((&last.address, &last.scope)), 1)[0].address > last.address);

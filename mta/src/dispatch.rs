@@ -83,8 +83,10 @@ async fn look_around(system: &System) {
         system.spool_failed("looking for revived messages", &error);
     }
     system.delivery.tidy(false).await;
-    if let Some(feedback) = &system.feedback {
-        feedback.tidy(system.world.clock.now());
+    if let Some(feedback) = system.feedback.clone() {
+        let now = system.world.clock.now();
+        // It reads and writes a disk.
+        note(tokio::task::spawn_blocking(move || feedback.tidy(now)).await);
     }
 }
 

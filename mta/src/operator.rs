@@ -12,6 +12,7 @@ use postwright_queue::scheduler::{Effect, LaneView, Order, Selector, SiteView, T
 use postwright_queue::{Entry, Health, Page, Scan, SpoolError, SpoolId};
 
 use crate::Mta;
+use crate::feedback::FeedbackCounts;
 use crate::pipeline;
 use crate::system::System;
 
@@ -40,6 +41,11 @@ impl Operator {
     /// Whether the spool takes mail, and what it knows of itself.
     pub fn spool(&self) -> Health {
         self.system.spool.health()
+    }
+
+    /// What came back about mail that was sent, and what was done about it; `None` without feedback.
+    pub fn feedback(&self) -> Option<FeedbackCounts> {
+        self.system.feedback.as_ref().map(|feedback| feedback.counts())
     }
 
     /// Lanes (tenant, stream, destination) that hold messages, in order, at most 1,000 from a position on.

@@ -145,6 +145,89 @@ fn addresses_of_the_bounce_domain_are_ours_by_signature_or_by_name() {
     assert!(feedback.takes(&good) && !feedback.takes(&"fbl@elsewhere.test".parse().unwrap()));
 }
 
+/// Says one message to a server, line by line.
+async fn say(to: std::net::SocketAddr, recipient: &str, body: &str) {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let mut stream = BufReader::new(tokio::net::TcpStream::connect(to).await.unwrap());
+    let rcpt = format!("RCPT TO:<{recipient}>");
+    let body = format!("{body}.");
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    for (command, code) in [
+        ("HELO remote.test", "250"),
+        ("MAIL FROM:<>", "250"),
+        (&rcpt, "250"),
+        ("DATA", "354"),
+        (&body, "250"),
+    ] {
+        stream.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+        line.clear();
+        stream.read_line(&mut line).await.unwrap();
+        assert!(line.starts_with(code), "{command}: {line}");
+    }
+}
+
+/// It comes to an address that names no message, and the original is known by the header that it quotes.
+#[tokio::test]
+async fn a_notification_is_matched_by_message_id_alone_and_told() {
+    let clock = Arc::new(SystemClock::new());
+    let (list, journal) = (Arc::new(MemorySuppressions::new()), Arc::new(MemoryJournal::default()));
+    let feedback = Arc::new(feedback(list.clone(), journal.clone()));
+    let id = SpoolId::new(clock.now(), &SeededEntropy::new(9));
+    let departed = Departed {
+        tenant: "shop".into(),
+        stream: "bulk".into(),
+        sender: "a@mta.test".into(),
+        recipients: vec!["Dead@remote.test".into(), "alive@remote.test".into()],
+        message_id: Some("<one@mta.test>".into()),
+    };
+    journal.note(id, &departed, clock.now());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let world = World {
+        clock: clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(7)),
+        resolver: Arc::new(MemoryZone::parse("").unwrap()),
+    };
+    let client = Client::new(&Trust::Roots(Vec::new()), clock.clone()).unwrap();
+    let mta = Mta::builder("mta.test".parse().unwrap(), world, Arc::new(MemorySpool::default()), client)
+        .feedback(feedback.clone())
+        .observer(Arc::new(on_feedback(move |event| heard.lock().unwrap().push(event.clone()))))
+        .build();
+    let server = Server::new(ServerConfig::new("mta.test".parse::<Domain>().unwrap()), clock, mta.intake());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap();
+    tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
+    let notification = |about: &str, recipient: &str| {
+        format!(
+            "From: <MAILER-DAEMON@remote.test>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/report; \
+             report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry.\r\n--b\r\nContent-Type: \
+             message/delivery-status\r\n\r\nReporting-MTA: dns; remote.test\r\n\r\nFinal-Recipient: rfc822; \
+             {recipient}\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b\r\nContent-Type: text/rfc822-headers\r\n\r\n\
+             Message-ID: {about}\r\nSubject: x\r\n\r\n--b--\r\n"
+        )
+    };
+    // Of no message of ours; about somebody who never had it; and a true one.
+    say(here, "postmaster@bounces.test", &notification("<two@mta.test>", "dead@remote.test")).await;
+    say(here, "postmaster@bounces.test", &notification("<one@mta.test>", "boss@remote.test")).await;
+    say(here, "postmaster@bounces.test", &notification("<one@mta.test>", "dead@remote.test")).await;
+    let told = told.lock().unwrap().clone();
+    let unmatched = FeedbackEvent::Ignored(Ignored::Unmatched);
+    assert_eq!(told[..2], [unmatched.clone(), unmatched]);
+    let FeedbackEvent::Returned { about, tenant, stream, recipient, verdict, suppressed } = &told[2] else {
+        panic!("{told:?}");
+    };
+    assert_eq!((*about, &**tenant, &**stream), (id, "shop", "bulk"));
+    assert_eq!(recipient.to_string(), "Dead@remote.test", "in the message's own spelling");
+    assert!(verdict.hard, "{verdict:?}");
+    assert_eq!((*suppressed, told.len()), (Some(Reason::HardBounce), 3));
+    let counts = feedback.counts();
+    assert_eq!((counts.bounces, counts.unmatched, list.len()), (1, 2, 1));
+    let (now, dead) = (Timestamp::from_secs(1_900_000_000), recipient.clone());
+    assert!(list.check("shop", Some("bulk"), &dead, now).is_some());
+    assert!(list.check("shop", Some("receipts"), &dead, now).is_none(), "another stream is not stopped");
+}
+
 fn entry(address: &str, tenant: &str, stream: Option<&str>, until: Option<u64>) -> Suppressed {
     Suppressed {
         address: address.into(),

@@ -32,9 +32,10 @@ impl Place {
         let dir = self.dir.path();
         std::fs::write(dir.join("keys"), "0123456789abcdef0123456789abcdef\n").unwrap();
         let config = format!(
-            "hostname = \"mta.test\"\n[spool]\npath = {:?}\n[[listen]]\naddress = \"127.0.0.1:0\"\n[relay]\n{relay}\n\
+            "hostname = \"mta.test\"\n[control]\nsocket = {:?}\n[spool]\npath = {:?}\n[[listen]]\naddress = \"127.0.0.1:0\"\n[relay]\n{relay}\n\
              [delivery]\nsmart_host = \"{}\"\n[authentication]\ncheck = false\n[feedback]\nstore = {:?}\n\
              domain = \"bounces.test\"\nkeys = {:?}\n{feedback}\n",
+            dir.join("control"),
             dir.join("spool"),
             self.receiver.address,
             self.store(),
@@ -50,6 +51,14 @@ impl Place {
 
     fn store(&self) -> PathBuf {
         self.dir.path().join("feedback")
+    }
+
+    /// What the running server counts.
+    fn counts(&self) -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
+        let output = command.arg("queue").arg("--config").arg(self.config()).arg("status").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["feedback"].take()
     }
 
     fn suppress(&self, args: &[&str]) -> Vec<Value> {
@@ -136,6 +145,72 @@ fn a_refusal_that_comes_later_by_mail_suppresses_its_recipient() {
     Client::connect(mta.address).unwrap().send("author@load.test", &["dead@receiver.test"], BODY).unwrap();
     wait_until("the author is told again", PATIENCE, || place.receiver.count() == 4);
     assert_eq!(place.receiver.mails()[3].to, ["author@load.test"]);
+}
+
+/// How qmail tells of a failure (its author's description of QSBMF): prose, and the message behind a line.
+fn from_qmail(recipient: &str, said: &str) -> String {
+    format!(
+        "From: MAILER-DAEMON@receiver.test\r\nTo: author@load.test\r\nSubject: failure notice\r\n\r\n\
+         Hi. This is the qmail-send program at receiver.test.\r\n\
+         I'm afraid I wasn't able to deliver your message to the following addresses.\r\n\
+         This is a permanent error; I've given up. Sorry it didn't work out.\r\n\r\n\
+         <{recipient}>:\r\n{said}\r\n\r\n--- Below this line is a copy of the message.\r\n\r\n\
+         Message-ID: <first@load.test>\r\nSubject: x\r\n\r\nx\r\n"
+    )
+}
+
+#[test]
+fn a_bounce_in_prose_is_matched_and_suppresses_where_the_address_is_dead() {
+    let place = Place::new();
+    let mta = place.start("", "");
+    let mut client = Client::connect(mta.address).unwrap();
+    let to = ["dead@receiver.test", "full@receiver.test"];
+    client.send("author@load.test", &to, BODY).unwrap();
+    wait_until("it arrives", PATIENCE, || place.receiver.count() == 1);
+    let path = place.receiver.mails()[0].from.clone();
+    let dead = from_qmail(
+        to[0],
+        "192.0.2.1 does not like recipient.\r\nRemote host said: 550 5.1.1 No such user here\r\nGiving up on 192.0.2.1.",
+    );
+    client.send("", &[&path], dead.as_bytes()).unwrap();
+    // What qmail's own delivery says about a mailbox that is full: the address lives.
+    let full = from_qmail(to[1], "Remote host said: 552 5.2.2 Mailbox full");
+    client.send("", &[&path], full.as_bytes()).unwrap();
+    let counts = place.counts();
+    assert_eq!((&counts["bounces"], &counts["suppressed"]), (&2.into(), &1.into()), "{counts}");
+    drop(client);
+    assert!(mta.terminate(PATIENCE).success());
+    let list = place.suppress(&["check", to[0], to[1]]);
+    assert_eq!((&list[0]["suppressed"], &list[1]["suppressed"]), (&true.into(), &false.into()));
+    assert_eq!(place.receiver.count(), 1, "nobody was answered");
+}
+
+#[test]
+fn entries_whose_time_is_over_leave_the_list() {
+    let place = Place::new();
+    let mta = place.start("", "");
+    assert!(mta.terminate(PATIENCE).success());
+    let file = place.dir.path().join("list.csv");
+    let header = "address,tenant,stream,reason,since,until,note";
+    let ended = "ended@receiver.test,default,,soft-bounces,1000,2000,";
+    let going_on = "forever@receiver.test,default,,manual,1000,,";
+    std::fs::write(&file, format!("{header}\n{ended}\n{going_on}\n")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_postwright"))
+        .args(["suppress", "--config"])
+        .args([&place.config(), Path::new("import"), &file])
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let export = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
+        let output = command.args(["suppress", "--config"]).arg(place.config()).arg("export").output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    assert!(export().contains("ended@receiver.test"), "{}", export());
+    let mta = place.start("", "");
+    wait_until("the list is looked through", PATIENCE, || place.counts()["expired"] == 1);
+    assert!(mta.terminate(PATIENCE).success());
+    assert!(!export().contains("ended@") && export().contains("forever@"), "{}", export());
 }
 
 #[test]

@@ -47,6 +47,8 @@ use crate::{Event, Observer};
 const ORIGINATED: &str = "originated";
 /// Addresses whose soft bounces are remembered; more are forgotten, the earliest in the alphabet first.
 const SOFT_MAX: usize = 100_000;
+/// How often the list is looked through for entries whose time is over.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(3600);
 /// Keys that rates are kept for.
 const RATES_MAX: usize = 10_000;
 
@@ -146,6 +148,8 @@ pub struct FeedbackCounts {
     pub forged: u64,
     /// What could not be matched to a message of ours, or says nothing.
     pub unmatched: u64,
+    /// Entries whose time was over and that were taken off the list.
+    pub expired: u64,
 }
 
 #[derive(Default)]
@@ -157,6 +161,7 @@ struct Counters {
     auto_replies: AtomicU64,
     forged: AtomicU64,
     unmatched: AtomicU64,
+    expired: AtomicU64,
 }
 
 fn add(counter: &AtomicU64) {
@@ -173,6 +178,8 @@ pub struct Feedback {
     /// Times of soft bounces by address and scope.
     soft: Mutex<SoftBounces>,
     rates: Mutex<(Rates, BTreeMap<Key, Level>)>,
+    /// When the list is looked through again.
+    next_expiry: Mutex<Timestamp>,
     counters: Counters,
 }
 
@@ -180,7 +187,8 @@ impl Feedback {
     /// Keeps the list and the journal where they are told to.
     pub fn new(options: FeedbackOptions, list: Arc<dyn Suppressions>, journal: Arc<dyn Journal>) -> Feedback {
         let rates = Mutex::new((Rates::new(options.window, RATES_MAX), BTreeMap::new()));
-        Feedback { options, list, journal, soft: Mutex::default(), rates, counters: Counters::default() }
+        let (soft, next_expiry) = (Mutex::default(), Mutex::default());
+        Feedback { options, list, journal, soft, rates, next_expiry, counters: Counters::default() }
     }
 
     /// The list.
@@ -200,6 +208,7 @@ impl Feedback {
             auto_replies: read(&all.auto_replies),
             forged: read(&all.forged),
             unmatched: read(&all.unmatched),
+            expired: read(&all.expired),
         }
     }
 
@@ -357,14 +366,29 @@ impl Feedback {
         }
     }
 
-    /// Forgets what is past its time; called now and then.
+    /// Forgets what is past its time; called now and then, where waiting for a disk is allowed.
     pub(crate) fn tidy(&self, now: Timestamp) {
         self.journal.forget(Timestamp::from_millis(
             now.millis().saturating_sub(u64::try_from(self.options.hold.as_millis()).unwrap_or(u64::MAX)),
         ));
+        if self.is_expiry_due(now) {
+            let gone = u64::try_from(self.list.expire(now)).unwrap_or(u64::MAX);
+            self.counters.expired.fetch_add(gone, Ordering::Relaxed);
+        }
         if let Err(error) = self.list.sync() {
             tracing::error!(%error, "the suppression list");
         }
+    }
+}
+
+impl Feedback {
+    fn is_expiry_due(&self, now: Timestamp) -> bool {
+        let mut next = self.next_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = *next <= now;
+        if due {
+            *next = now + EXPIRY_PAUSE;
+        }
+        due
     }
 }
 

@@ -138,17 +138,6 @@ impl FeedbackStore {
         self.list.len().map_err(unavailable)
     }
 
-    /// Takes entries off the list that ended before `now`; how many.
-    pub fn expire(&self, now: Timestamp) -> usize {
-        let ended: Vec<Entry> = self
-            .list
-            .iter()
-            .filter_map(|row| entry(&row.into_inner().ok()?.1))
-            .filter(|entry| entry.until.is_some_and(|until| until <= now))
-            .collect();
-        ended.iter().filter(|entry| self.remove(&entry.scope, &entry.address)).count()
-    }
-
     fn rebuild(&self) -> Result<(), StoreError> {
         let mut filter = Filter::for_addresses(self.list.len().map_err(unavailable)? * 2);
         for row in self.list.iter() {

@@ -3,6 +3,7 @@
 //! Not here: which of it is asked for (request.rs).
 
 use postwright::core::Timestamp;
+use postwright::feedback::FeedbackCounts;
 use postwright::queue::scheduler::{LaneView, Order, OrderKind, Reason, SiteView, Waiting};
 use postwright::queue::{Condition, Entry, Fate, Item, Progress};
 use serde_json::{Value, json};
@@ -35,6 +36,7 @@ pub(super) fn status(desk: &Desk) -> Value {
             "reopened": spool.reopened,
             "quarantined": spool.quarantined,
         },
+        "feedback": desk.operator.feedback().map(|counts| feedback(&counts)),
         "since_start": {
             "accepted": counts.accepted,
             "accepted_recipients": counts.accepted_recipients,
@@ -49,6 +51,19 @@ pub(super) fn status(desk: &Desk) -> Value {
             "spool_failures": counts.spool_failures,
             "damaged": counts.damaged,
         },
+    })
+}
+
+fn feedback(counts: &FeedbackCounts) -> Value {
+    json!({
+        "bounces": counts.bounces,
+        "complaints": counts.complaints,
+        "suppressed": counts.suppressed,
+        "stopped": counts.stopped,
+        "expired": counts.expired,
+        "auto_replies": counts.auto_replies,
+        "forged": counts.forged,
+        "unmatched": counts.unmatched,
     })
 }
 
