@@ -5,6 +5,8 @@
 
 #[path = "smtp.rs"]
 mod smtp;
+#[path = "tls.rs"]
+mod tls;
 
 use std::sync::Arc;
 
@@ -56,6 +58,9 @@ pub(crate) const ALL: &[(&str, Body)] = &[
     ("pair", smtp::pair),
     ("bdat", smtp::bdat),
     ("parameters", smtp::parameters),
+    ("ehlo", tls::ehlo),
+    ("sts_policy", tls::sts_policy),
+    ("tls_report", tls::tls_report),
     ("sasl_login", smtp::sasl_login),
     ("sasl_plain", smtp::sasl_plain),
     ("sasl_cram_md5", smtp::sasl_cram_md5),

@@ -68,8 +68,7 @@ pub struct PeerLimits {
     pub domains: Option<u32>,
 }
 
-/// Longer keywords are not known here, so nobody needs them in capitals: the longest known one with `=`
-/// and a mechanism behind it, as in `AUTH=SCRAM-SHA-256-PLUS`, has room.
+/// Longer keywords are not known here, so nobody needs them in capitals.
 const LONGEST_KEYWORD: usize = 32;
 
 impl Capabilities {
@@ -121,12 +120,13 @@ impl Capabilities {
             "FUTURERELEASE" => self.future_release = Some(first_number(parameters)),
             "AUTH" => self.add_mechanisms(parameters),
             "LIMITS" => self.limits.take(parameters),
-            _ => match upper.strip_prefix("AUTH=") {
-                Some(first) => {
+            // Not `upper`: with a mechanism behind it the keyword may be of any length.
+            _ => match keyword.split_at_checked("AUTH=".len()) {
+                Some((auth, first)) if auth.eq_ignore_ascii_case("AUTH=") => {
                     self.add_mechanisms(first);
                     self.add_mechanisms(parameters);
                 }
-                None => self.other.push((keyword.into(), parameters.into())),
+                _ => self.other.push((keyword.into(), parameters.into())),
             },
         }
     }
@@ -170,6 +170,15 @@ mod tests {
     fn offer(lines: &str) -> Capabilities {
         let text = format!("mx.example.org at your service\n{lines}");
         Capabilities::from_reply(&Reply::new(ReplyCode::new(250).unwrap(), &text))
+    }
+
+    #[test]
+    fn a_long_mechanism_behind_an_old_auth_is_read_in_any_case() {
+        let long = "X-A-MECHANISM-WITH-A-NAME-OF-FORTY-LETTERS";
+        for line in [format!("AUTH={long} LOGIN"), format!("auth={} login", long.to_lowercase())] {
+            let offer = offer(&line);
+            assert!(offer.offers_auth(long) && offer.offers_auth("LOGIN"), "{line}");
+        }
     }
 
     #[test]

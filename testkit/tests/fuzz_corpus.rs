@@ -91,7 +91,7 @@ macro_rules! bodies {
 bodies! {
     address zone command dot_decoder proxy reply server_session dkim_verify dkim_key dkim_signature
     dkim_canon arc spf_record spf_check spf_macro dmarc_record dmarc_author auth_results report spool_entry
-    shaping_rules client_session pair bdat parameters sasl_login sasl_plain sasl_cram_md5 sasl_scram_sha1
+    shaping_rules client_session pair bdat parameters ehlo sts_policy tls_report sasl_login sasl_plain sasl_cram_md5 sasl_scram_sha1
     sasl_scram_sha256 sasl_scram_sha1_plus sasl_scram_sha256_plus sasl_xoauth2 sasl_oauthbearer sasl_external
     bounce_mail bounce_status bounce_complaint bounce_rules bounce_address
 }
