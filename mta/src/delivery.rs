@@ -21,7 +21,7 @@ use postwright_smtp_client::sts::{self, Finding, Found, Trouble};
 use postwright_smtp_client::{
     Client, ConnectError, Connection, Options, Pool, PoolLimits, UnixConnector, Watch,
 };
-use postwright_smtp_proto::client::{Config as ClientConfig, Protocol, Transaction};
+use postwright_smtp_proto::client::{Config as ClientConfig, Protocol, Timings, Transaction};
 use tokio::task::JoinSet;
 
 use crate::pace::NotNow;
@@ -82,6 +82,14 @@ pub(crate) struct Delivery {
     watch: Option<Arc<dyn TlsWatch>>,
 }
 
+/// What one attempt came to.
+pub(crate) struct Delivered {
+    /// One for each recipient, in their order.
+    pub(crate) statuses: Vec<DeliveryStatus>,
+    /// Where its time went.
+    pub(crate) timings: Timings,
+}
+
 /// The servers that may be tried and how.
 struct Plan {
     attempts: Vec<Attempt>,
@@ -138,7 +146,9 @@ impl Delivery {
         mut envelope: Envelope,
         message: Message,
         gate: Option<&Pacing<'_>>,
-    ) -> Result<Vec<DeliveryStatus>, NotNow> {
+    ) -> Result<Delivered, NotNow> {
+        let clock = &self.world.clock;
+        let start = clock.mono();
         let recipients = envelope.recipients.len();
         let via = self.via(destination);
         if matches!(via, Via::LmtpSocket(_)) {
@@ -147,13 +157,19 @@ impl Delivery {
         }
         let require_tls = envelope.options.require_tls;
         let tls_optional = !require_tls && says_tls_required_no(&message);
-        match self.plan(destination, via, Wishes { require_tls, tls_optional, ..Wishes::default() }).await {
-            Err(status) => Ok(vec![*status; recipients]),
+        let wishes = Wishes { require_tls, tls_optional, ..Wishes::default() };
+        let plan = self.plan(destination, via, wishes).await;
+        let mut timings = Timings::default();
+        timings.resolve = clock.mono().since(start);
+        let statuses = match plan {
+            Err(status) => vec![*status; recipients],
             Ok(plan) => {
                 let transaction = Transaction { envelope, message };
-                Ok(self.transfer(destination, via, &plan, transaction, gate).await?.statuses)
+                self.transfer(destination, via, &plan, transaction, gate, &mut timings).await?.statuses
             }
-        }
+        };
+        timings.total = clock.mono().since(start);
+        Ok(Delivered { statuses, timings })
     }
 
     /// The servers that may be tried and how, or what it means that there are none.

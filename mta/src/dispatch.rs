@@ -16,7 +16,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::Event;
 use crate::leases;
-use crate::pipeline;
+use crate::pipeline::{self, Brought};
 use crate::system::System;
 
 /// How often idle connections are looked at.
@@ -114,7 +114,7 @@ fn start_due(system: &Arc<System>, tasks: &mut JoinSet<()>) -> Option<Timestamp>
             Next::Settle(settlement) => {
                 let system = system.clone();
                 let again = vec![Effect::Settle(*settlement)];
-                tasks.spawn(async move { pipeline::carry_out(&system, again, None).await });
+                tasks.spawn(async move { pipeline::carry_out(&system, again, Brought::default()).await });
             }
             Next::Wait { until } => return until,
         }
@@ -176,7 +176,7 @@ pub(crate) async fn read_orders(system: &System) -> Result<(), SpoolError> {
             }
         }
     }
-    pipeline::carry_out(system, effects, None).await;
+    pipeline::carry_out(system, effects, Brought::default()).await;
     Ok(())
 }
 

@@ -10,8 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postwright_core::{DeliveryStatus, Mailbox, Reply, ReversePath, Timestamp};
+use postwright_core::{DeliveryStatus, Diagnostic, Mailbox, Phase, Reply, ReversePath, Timestamp};
 use postwright_queue::SpoolId;
+use postwright_smtp_proto::client::{Timings, queue_id};
 
 use crate::feedback::FeedbackEvent;
 
@@ -50,6 +51,8 @@ pub enum Event<'a> {
         after: Duration,
         /// How many attempts it took.
         attempts: u32,
+        /// Where the time of the last attempt went; `None` if there was none, or a restart came between.
+        timings: Option<&'a Timings>,
     },
     /// A recipient waits for another attempt.
     Deferred {
@@ -61,6 +64,8 @@ pub enum Event<'a> {
         status: &'a DeliveryStatus,
         /// When it is tried again.
         next: Timestamp,
+        /// Where the time of the attempt went, if there was one.
+        timings: Option<&'a Timings>,
     },
     /// A recipient was refused for good.
     Bounced {
@@ -70,6 +75,8 @@ pub enum Event<'a> {
         recipient: &'a Mailbox,
         /// Why.
         status: &'a DeliveryStatus,
+        /// Where the time of the attempt went, if there was one.
+        timings: Option<&'a Timings>,
     },
     /// A recipient's lifetime ended.
     Expired {
@@ -122,6 +129,18 @@ pub enum Event<'a> {
         /// Records that cannot be read.
         damaged: usize,
     },
+}
+
+impl Event<'_> {
+    /// What the remote calls the message in its own queue, if it took it and its reply says so in a form that is
+    /// known: found out when asked.
+    pub fn remote_id(&self) -> Option<Box<str>> {
+        let Event::Delivered { status, .. } = self else { return None };
+        match &status.diagnostic {
+            Diagnostic::Smtp(reply) if status.phase == Phase::EndOfData => queue_id(reply),
+            _ => None,
+        }
+    }
 }
 
 /// Who is told of events: called from many tasks, so quick and without waiting.

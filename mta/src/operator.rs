@@ -13,7 +13,7 @@ use postwright_queue::{Entry, Health, Page, Scan, SpoolError, SpoolId};
 
 use crate::Mta;
 use crate::feedback::FeedbackCounts;
-use crate::pipeline;
+use crate::pipeline::{self, Brought};
 use crate::system::System;
 
 /// Lanes that are looked at without giving the scheduler back in between.
@@ -124,7 +124,9 @@ impl Operator {
                     let commit = self.system.spool.commit(vec![change]).await;
                     stored = stored.and(commit.map(drop));
                 }
-                settle @ Effect::Settle(_) => pipeline::carry_out(&self.system, vec![settle], None).await,
+                settle @ Effect::Settle(_) => {
+                    pipeline::carry_out(&self.system, vec![settle], Brought::default()).await
+                }
             }
         }
         self.system.wake.notify_one();

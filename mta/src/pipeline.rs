@@ -25,16 +25,17 @@ use std::time::Duration;
 
 use postwright_bounce::dsn::{Action, DsnId, Fate, Original};
 use postwright_core::{
-    Cause, DeliveryStatus, EnhancedStatus, Envelope, Message, Phase, Recipient, Refusal, ReversePath,
-    Timestamp,
+    Cause, DeliveryStatus, Diagnostic, EnhancedStatus, Envelope, Message, Phase, Recipient, Refusal,
+    ReversePath, Timestamp,
 };
 use postwright_queue::scheduler::{
     Attempt, AttemptResult, Effect, Report, ReportEvent, Scope, Settlement, Slot, Task,
 };
 use postwright_queue::{Change, Entry, Progress, SpoolError, SpoolId};
+use postwright_smtp_proto::client::Timings;
 
 use crate::bodies::Held;
-use crate::delivery::Pacing;
+use crate::delivery::{Delivered, Pacing};
 use crate::feedback::{Gate, return_path};
 use crate::guard::{Panicked, guarded};
 use crate::received::Trace;
@@ -133,15 +134,22 @@ fn trace<'a>(
 /// What an attempt brought, with the message it was about, if it was read.
 pub(crate) struct Attempted {
     pub(crate) result: AttemptResult,
-    body: Option<Message>,
+    brought: Brought,
     /// The room that the body takes, until it is settled.
     held: Option<Held>,
 }
 
 impl Attempted {
     fn without_body(result: AttemptResult) -> Attempted {
-        Attempted { result, body: None, held: None }
+        Attempted { result, brought: Brought::default(), held: None }
     }
+}
+
+/// What an attempt leaves for settling it, as far as there is any.
+#[derive(Clone, Default)]
+pub(crate) struct Brought {
+    body: Option<Message>,
+    timings: Option<Timings>,
 }
 
 /// Does what the scheduler asks for: mostly, delivers to some recipients of one message. Whatever happens, the
@@ -171,18 +179,18 @@ async fn carry(system: &System, attempt: &Attempt) -> Attempted {
             return Attempted::without_body(result);
         }
     };
-    let statuses = match attempt.task {
+    let (statuses, timings) = match attempt.task {
         Task::Deliver => match gated(system, attempt, &loaded.entry, loaded.body.clone()).await {
-            Ok(statuses) => statuses,
+            Ok(brought) => brought,
             Err(NotNow { until, because, .. }) => {
                 let result = AttemptResult::Postponed { until, scope: Scope::Lane, because };
                 return Attempted::without_body(result);
             }
         },
-        Task::Expire | Task::Warn | Task::Cancel => Vec::new(),
+        Task::Expire | Task::Warn | Task::Cancel => (Vec::new(), None),
     };
     let result = AttemptResult::Finished { entry: Box::new(loaded.entry), statuses };
-    Attempted { result, body: Some(loaded.body), held: Some(held) }
+    Attempted { result, brought: Brought { body: Some(loaded.body), timings }, held: Some(held) }
 }
 
 fn unreadable(system: &System, attempt: &Attempt, error: &SpoolError) -> AttemptResult {
@@ -202,19 +210,17 @@ fn unreadable(system: &System, attempt: &Attempt, error: &SpoolError) -> Attempt
     }
 }
 
+/// The statuses of an attempt, and where its time went, if a way was taken at all.
+type Fates = (Vec<DeliveryStatus>, Option<Timings>);
+
 /// Delivers to those who are not on the suppression list; the others have failed.
-async fn gated(
-    system: &System,
-    attempt: &Attempt,
-    entry: &Entry,
-    body: Message,
-) -> Result<Vec<DeliveryStatus>, NotNow> {
+async fn gated(system: &System, attempt: &Attempt, entry: &Entry, body: Message) -> Result<Fates, NotNow> {
     let gate = Gate::of(system, entry, &attempt.recipients);
     if gate.open.is_empty() {
-        return Ok(gate.join(Vec::new()));
+        return Ok((gate.join(Vec::new()), None));
     }
-    let statuses = leased(system, attempt, &gate.open, entry, body).await?;
-    Ok(gate.join(statuses))
+    let (statuses, timings) = leased(system, attempt, &gate.open, entry, body).await?;
+    Ok((gate.join(statuses), timings))
 }
 
 /// Delivers for as long as the message is ours. I4: on a shared spool another node may attempt it after that.
@@ -224,7 +230,7 @@ async fn leased(
     recipients: &[usize],
     entry: &Entry,
     body: Message,
-) -> Result<Vec<DeliveryStatus>, NotNow> {
+) -> Result<Fates, NotNow> {
     tokio::select! {
         biased;
         statuses = deliver(system, attempt, recipients, entry, body) => statuses,
@@ -243,7 +249,7 @@ async fn deliver(
     asked: &[usize],
     entry: &Entry,
     body: Message,
-) -> Result<Vec<DeliveryStatus>, NotNow> {
+) -> Result<Fates, NotNow> {
     let is_pending = |index: &usize| entry.progress.get(*index).is_some_and(|progress| progress.is_pending());
     let recipients: Vec<Recipient> = asked
         .iter()
@@ -258,20 +264,23 @@ async fn deliver(
     let clock = &system.world.clock;
     // I3: an attempt that would outlive the message is given up.
     let left = attempt.deadline.since(clock.now());
-    let statuses = if envelope.recipients.is_empty() {
-        Vec::new()
+    let (statuses, timings) = if envelope.recipients.is_empty() {
+        (Vec::new(), None)
     } else {
         let count = envelope.recipients.len();
         let pacing = pacing(system, attempt, entry.size);
         let delivery = system.delivery.deliver(&attempt.lane.host, envelope, body, pacing.as_ref());
         match tokio::time::timeout(left, delivery).await {
-            Ok(statuses) => statuses?,
-            Err(_) => vec![expired(clock.now()); count],
+            Ok(delivered) => {
+                let Delivered { statuses, timings } = delivered?;
+                (statuses, Some(timings))
+            }
+            Err(_) => (vec![expired(clock.now()); count], None),
         }
     };
     let mut statuses = statuses.into_iter();
     let status = |index: &usize| if is_pending(index) { statuses.next() } else { Some(expired(clock.now())) };
-    Ok(asked.iter().map_while(status).collect())
+    Ok((asked.iter().map_while(status).collect(), timings))
 }
 
 /// The pace of an attempt, if the system keeps one.
@@ -288,19 +297,19 @@ pub(crate) async fn settle(system: &System, attempt: Attempt, attempted: Attempt
     let effects = system.scheduler().record(attempt, attempted.result, system.world.clock.now());
     for effect in &effects {
         if let Effect::Settle(settlement) = effect {
-            tell_deferrals(system, settlement, &recipients);
+            tell_deferrals(system, settlement, &recipients, attempted.brought.timings.as_ref());
         }
     }
-    carry_out(system, effects, attempted.body).await;
+    carry_out(system, effects, attempted.brought).await;
     drop(attempted.held);
 }
 
 /// Commits what the scheduler asks for, and what it asks for in turn, until it asks for nothing more.
-pub(crate) async fn carry_out(system: &System, effects: Vec<Effect>, body: Option<Message>) {
+pub(crate) async fn carry_out(system: &System, effects: Vec<Effect>, brought: Brought) {
     let mut effects = VecDeque::from(effects);
     while let Some(effect) = effects.pop_front() {
         match effect {
-            Effect::Settle(settlement) => effects.extend(commit(system, settlement, body.clone()).await),
+            Effect::Settle(settlement) => effects.extend(commit(system, settlement, brought.clone()).await),
             Effect::Store(change) => {
                 if let Err(error) = system.spool.commit(vec![change]).await {
                     system.spool_failed("storing a change", &error);
@@ -312,7 +321,8 @@ pub(crate) async fn carry_out(system: &System, effects: Vec<Effect>, body: Optio
 }
 
 /// Commits a settlement with its notifications. After a failure the scheduler brings it again in a moment.
-async fn commit(system: &System, settlement: Settlement, body: Option<Message>) -> Vec<Effect> {
+async fn commit(system: &System, settlement: Settlement, brought: Brought) -> Vec<Effect> {
+    let Brought { body, timings } = brought;
     let (id, entry, reports) = (settlement.id, settlement.entry.clone(), settlement.reports.clone());
     let committed = async {
         let notices = notices(system, &settlement, body).await?;
@@ -332,7 +342,7 @@ async fn commit(system: &System, settlement: Settlement, body: Option<Message>) 
             Err(error)
         }
         Ok((notices, claims)) => {
-            tell_outcomes(system, id, &entry, &reports);
+            tell_outcomes(system, id, &entry, &reports, timings.as_ref());
             for (notice, claim) in notices.into_iter().zip(claims) {
                 tell_notice(system, &notice, id);
                 let slot = system.scheduler().reserve_notice();
@@ -441,7 +451,13 @@ fn expired(now: Timestamp) -> DeliveryStatus {
     DeliveryStatus::local(EnhancedStatus::known(4, 4, 7), Cause::Expired, Phase::Resolve, now)
 }
 
-fn tell_deferrals(system: &System, settlement: &Settlement, recipients: &[usize]) {
+/// The time of an attempt, for a recipient that it was made for.
+fn timings_of<'a>(timings: Option<&'a Timings>, status: &DeliveryStatus) -> Option<&'a Timings> {
+    let is_suppressed = matches!(status.diagnostic, Diagnostic::Local(Cause::Suppressed(_)));
+    timings.filter(|_| !is_suppressed)
+}
+
+fn tell_deferrals(system: &System, settlement: &Settlement, recipients: &[usize], timings: Option<&Timings>) {
     let entry = &settlement.entry;
     for index in recipients {
         let (Some(progress), Some(recipient)) =
@@ -451,12 +467,13 @@ fn tell_deferrals(system: &System, settlement: &Settlement, recipients: &[usize]
         };
         if let (true, Some(status)) = (progress.is_pending(), &progress.last) {
             let (id, next, recipient) = (settlement.id, progress.due, &recipient.mailbox);
-            system.observers.tell(Event::Deferred { id, recipient, status, next });
+            let timings = timings_of(timings, status);
+            system.observers.tell(Event::Deferred { id, recipient, status, next, timings });
         }
     }
 }
 
-fn tell_outcomes(system: &System, id: SpoolId, entry: &Entry, reports: &[Report]) {
+fn tell_outcomes(system: &System, id: SpoolId, entry: &Entry, reports: &[Report], timings: Option<&Timings>) {
     let now = system.world.clock.now();
     for report in reports {
         let Some(recipient) = entry.envelope.recipients.get(report.recipient) else { continue };
@@ -464,6 +481,7 @@ fn tell_outcomes(system: &System, id: SpoolId, entry: &Entry, reports: &[Report]
         let status = &last_status(entry, report, now);
         let attempts = entry.progress.get(report.recipient).map_or(0, |progress| progress.attempts);
         let after = now.since(entry.created);
+        let timings = timings_of(timings, status);
         if let (Some(feedback), ReportEvent::Delivered | ReportEvent::Relayed | ReportEvent::Failed) =
             (&system.feedback, report.event)
         {
@@ -471,9 +489,9 @@ fn tell_outcomes(system: &System, id: SpoolId, entry: &Entry, reports: &[Report]
         }
         system.observers.tell(match report.event {
             ReportEvent::Delivered | ReportEvent::Relayed => {
-                Event::Delivered { id, recipient, status, after, attempts }
+                Event::Delivered { id, recipient, status, after, attempts, timings }
             }
-            ReportEvent::Failed => Event::Bounced { id, recipient, status },
+            ReportEvent::Failed => Event::Bounced { id, recipient, status, timings },
             ReportEvent::Expired => Event::Expired { id, recipient, status },
             ReportEvent::Cancelled => Event::Cancelled { id, recipient },
             ReportEvent::Delayed => continue,

@@ -18,6 +18,7 @@ use postwright::core::{
 };
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, Trust};
+use postwright::smtp_proto::client::Timings;
 use postwright::{Departure, Event, Exit, Mta, NotNow, Observer, Pace, Pass, Sent};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::oneshot;
@@ -154,7 +155,7 @@ async fn serve(io: DuplexStream, fault: Fault, seen: &Seen) -> io::Result<()> {
                 if fault == Fault::ClosesAfterTheDot {
                     return Ok(());
                 }
-                "250 2.0.0 taken\r\n"
+                "250 2.0.0 Ok: queued as 7C1D\r\n"
             }
             "QUIT" => {
                 write.write_all(b"221 bye\r\n").await?;
@@ -381,6 +382,71 @@ async fn a_bad_remote_costs_its_own_slots_and_nothing_else() {
             "{fault:?}: p99 of the others went from {quiet:?} to {:?}",
             seen.good_p99
         );
+    }
+}
+
+/// What was told of a delivery: the remote's id, and its time.
+type Told = Arc<Mutex<Vec<(Option<Box<str>>, Timings)>>>;
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_the_remotes_id_and_where_the_time_went() {
+    let start = tokio::time::Instant::now();
+    let world = World {
+        clock: Arc::new(TokioClock(start)),
+        entropy: Arc::new(SeededEntropy::new(7)),
+        resolver: Arc::new(Delayed(zone())),
+    };
+    let network = Arc::new(Network { fault: Fault::None, start, seen: Arc::default() });
+    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
+    let told = Told::default();
+    let (sink, ended) = (told.clone(), Arc::new(tokio::sync::Notify::new()));
+    let wake = ended.clone();
+    let observer = move |event: &Event<'_>| {
+        if let Event::Delivered { timings, .. } = event {
+            sink.lock().unwrap().push((event.remote_id(), *timings.unwrap()));
+            wake.notify_one();
+        }
+    };
+    let spool = Arc::new(MemorySpool::default());
+    let mta = Mta::builder("mta.test".parse().unwrap(), world, spool, client.with_connector(network))
+        .observer(Arc::new(observer))
+        .build();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let send = async {
+        for number in 0..2 {
+            submit(&mta, "good0.test", number, 1).await;
+            ended.notified().await;
+            // On the connection that is kept; the time that it was idle is nobody's.
+            sleep(Duration::from_secs(1)).await;
+        }
+        drop(stop);
+    };
+    tokio::join!(mta.run(async { drop(stopped.await) }), send);
+    // What the network takes: 20 ms to connect, 5 ms a command; and 3 s a look-up, first of the MX, then of both kinds of
+    // its addresses at once.
+    let told = told.lock().unwrap();
+    for ((id, timings), [connect, greeting, envelope]) in told.iter().zip([[20, 5, 15], [0, 0, 15]]) {
+        assert_eq!(id.as_deref(), Some("7C1D"));
+        let millis = |span: Duration| span.as_millis();
+        let seen = [timings.connect, timings.greeting, timings.envelope].map(millis);
+        assert_eq!(seen, [connect, greeting, envelope], "{timings}");
+        assert_eq!(timings.resolve, Duration::from_secs(6), "{timings}");
+        assert_eq!(timings.tls + timings.auth + timings.data, Duration::ZERO, "{timings}");
+        let sum = timings.resolve + timings.connect + timings.greeting + timings.envelope;
+        assert_eq!(timings.total, sum, "{timings}");
+    }
+    assert_eq!(told.len(), 2);
+}
+
+/// DNS that takes three seconds.
+struct Delayed(MemoryZone);
+
+impl Resolver for Delayed {
+    fn lookup<'a>(&'a self, name: &'a Name, kind: RecordKind) -> BoxFuture<'a, Result<Answer, DnsError>> {
+        Box::pin(async move {
+            sleep(Duration::from_secs(3)).await;
+            self.0.lookup(name, kind).await
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use postwright_core::{Cause, Clock, DeliveryStatus, Diagnostic, EnhancedStatus, Outcome, Phase, Remote};
-use postwright_smtp_proto::client::{CloseReason, Report, Transaction};
+use postwright_smtp_proto::client::{CloseReason, Report, Timings, Transaction};
 
 use crate::connect::{BoxIo, Connector, Target, TcpConnector};
 use crate::connection::{ConnectError, Connection, Options};
@@ -56,6 +56,18 @@ impl<'a> Try<'a> {
             watch.tried(attempt, outcome);
         }
     }
+}
+
+/// What a message came to, by [`Client::deliver_timed`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Delivered {
+    /// One status for each recipient.
+    pub report: Report,
+    /// The connection, if it can be used again.
+    pub connection: Option<Connection>,
+    /// Where the time went, over all servers that were tried; without looking anything up.
+    pub timings: Timings,
 }
 
 /// Opens connections and sends messages. Cheap to clone.
@@ -133,7 +145,8 @@ impl Client {
         transaction: Transaction,
     ) -> (Report, Option<Connection>) {
         let tries = targets.iter().map(|target| Try { target, options, watched: None });
-        self.try_each(tries, transaction).await
+        let sent = self.try_each(tries, transaction).await;
+        (sent.report, sent.connection)
     }
 
     /// As [`Client::deliver_keeping`], with options of its own for each server, such as
@@ -143,8 +156,8 @@ impl Client {
         attempts: &[Attempt],
         transaction: Transaction,
     ) -> (Report, Option<Connection>) {
-        let one = |attempt| Try::of(attempt, None);
-        self.try_each(attempts.iter().map(one), transaction).await
+        let sent = self.deliver_timed(attempts, transaction, None).await;
+        (sent.report, sent.connection)
     }
 
     /// As [`Client::deliver_each`], and tells of every connection that is tried.
@@ -154,27 +167,44 @@ impl Client {
         transaction: Transaction,
         watch: &dyn Watch,
     ) -> (Report, Option<Connection>) {
-        let one = |attempt| Try::of(attempt, Some(watch));
-        self.try_each(attempts.iter().map(one), transaction).await
+        let sent = self.deliver_timed(attempts, transaction, Some(watch)).await;
+        (sent.report, sent.connection)
+    }
+
+    /// As [`Client::deliver_each`], and says where the time went.
+    pub async fn deliver_timed(
+        &self,
+        attempts: &[Attempt],
+        transaction: Transaction,
+        watch: Option<&dyn Watch>,
+    ) -> Delivered {
+        let one = |attempt| Try::of(attempt, watch);
+        let start = self.clock.mono();
+        let mut sent = self.try_each(attempts.iter().map(one), transaction).await;
+        sent.timings.total = self.clock.mono().since(start);
+        sent
     }
 
     async fn try_each<'a>(
         &self,
         tries: impl Iterator<Item = Try<'a>>,
         transaction: Transaction,
-    ) -> (Report, Option<Connection>) {
+    ) -> Delivered {
         let recipients = transaction.envelope.recipients.len();
         let mut best: Option<Report> = None;
+        let mut timings = Timings::default();
         let mut waiting: VecDeque<Try<'a>> = tries.collect();
         while !waiting.is_empty() {
             // Boxed: it is large, it is once a connection, and whoever delivers would carry it along.
-            for result in Box::pin(self.connect_next(&mut waiting)).await {
+            for result in Box::pin(self.connect_next(&mut waiting, &mut timings)).await {
                 let report = match result {
                     Err(error) => Report::same(&error.status, recipients),
                     Ok(mut connection) => {
                         let report = connection.deliver(transaction.clone()).await;
+                        timings += connection.take_timings();
                         if !is_open_question(&report) {
-                            return (report, connection.is_open().then_some(connection));
+                            let connection = connection.is_open().then_some(connection);
+                            return Delivered { report, connection, timings };
                         }
                         if connection.is_open() {
                             connection.quit().await;
@@ -188,7 +218,8 @@ impl Client {
                 };
             }
         }
-        (best.unwrap_or_else(|| self.nowhere(recipients)), None)
+        let report = best.unwrap_or_else(|| self.nowhere(recipients));
+        Delivered { report, connection: None, timings }
     }
 
     /// Takes the next server off the list, or those of a host's addresses that a race decided about: the failures,
@@ -196,17 +227,20 @@ impl Client {
     async fn connect_next(
         &self,
         waiting: &mut VecDeque<Try<'_>>,
+        timings: &mut Timings,
     ) -> Vec<Result<Connection, Box<ConnectError>>> {
         let host = waiting.front().map(|first| first.target.host.clone());
         let same = waiting.iter().take_while(|one| Some(&one.target.host) == host.as_ref()).count();
         if same < 2 || waiting.front().is_some_and(Try::needs_token) {
             return match waiting.pop_front() {
-                Some(one) => vec![self.connect_or_fall_back(one, None).await],
+                Some(one) => vec![self.connect_or_fall_back(one, None, timings).await],
                 None => Vec::new(),
             };
         }
         let mut runners: Vec<Option<Try<'_>>> = waiting.drain(..same).map(Some).collect();
+        let start = self.clock.mono();
         let race = race(&self.connector, runners.iter().flatten().map(|one| (one.target, one.options))).await;
+        timings.add(Phase::Connect, self.clock.mono().since(start));
         let mut results = Vec::new();
         for (index, failure) in race.failed {
             let Some(one) = runners.get_mut(index).and_then(Option::take) else { continue };
@@ -219,7 +253,7 @@ impl Client {
         if let Some((index, io)) = race.opened
             && let Some(one) = runners.get_mut(index).and_then(Option::take)
         {
-            results.push(self.connect_or_fall_back(one, Some(io)).await);
+            results.push(self.connect_or_fall_back(one, Some(io), timings).await);
             // Those that lost may yet be wanted, if this session comes to nothing.
             runners.into_iter().rev().flatten().for_each(|one| waiting.push_front(one));
         }
@@ -232,6 +266,7 @@ impl Client {
         &self,
         one: Try<'_>,
         open: Option<BoxIo>,
+        timings: &mut Timings,
     ) -> Result<Connection, Box<ConnectError>> {
         let Try { target, options, .. } = one;
         let result = match open {
@@ -241,13 +276,18 @@ impl Client {
         one.tell(result.as_ref().map_err(|error| &**error));
         let tls_failed =
             |error: &ConnectError| matches!(error.close_reason(), Some(CloseReason::TlsFailed(_)));
-        match (result, options.in_clear()) {
+        let result = match (result, options.in_clear()) {
             (Err(error), Some(clear)) if tls_failed(&error) => {
                 tracing::debug!(host = %target.host, "no TLS; trying without");
+                *timings += error.timings;
                 self.connect(target, &clear).await
             }
             (result, _) => result,
+        };
+        if let Err(error) = &result {
+            *timings += error.timings;
         }
+        result
     }
 
     fn nowhere(&self, recipients: usize) -> Report {

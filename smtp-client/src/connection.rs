@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use postwright_core::{Cause, Clock, DeliveryStatus, EnhancedStatus, Instant, Phase, Remote, Timestamp};
 use postwright_smtp_proto::TlsInfo;
-use postwright_smtp_proto::client::{CloseReason, Config, Report, Session, StartTls, Step, Transaction};
+use postwright_smtp_proto::client::{
+    CloseReason, Config, Report, Session, StartTls, Step, Timings, Transaction,
+};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -34,7 +36,7 @@ use crate::tls::{Demand, TlsClient, TlsFault, Verdict, server_name};
 const WRITE_BUFFER: usize = 16 * 1024;
 /// Octets read at a time.
 const READ_BUFFER: usize = 8 * 1024;
-/// How long the end of a connection may take.
+/// How long closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a connection is opened and what is said on it.
@@ -63,10 +65,9 @@ pub struct Options {
 impl Options {
     /// The same without TLS, if nothing asks for it: for a second try after a handshake failed.
     pub(crate) fn in_clear(&self) -> Option<Options> {
-        let optional = self.session.starttls == StartTls::Opportunistic
-            && self.demand == Demand::Nothing
-            && !self.implicit_tls;
-        optional.then(|| {
+        let Options { demand, session, implicit_tls, .. } = self;
+        let optional = session.starttls == StartTls::Opportunistic && *demand == Demand::Nothing;
+        (optional && !implicit_tls).then(|| {
             let mut session = Config::clone(&self.session);
             session.starttls = StartTls::None;
             Options { session: Arc::new(session), ..self.clone() }
@@ -143,6 +144,8 @@ pub struct ConnectError {
     pub tls: Option<TlsFault>,
     /// What it means for a recipient that goes to this server alone.
     pub status: Box<DeliveryStatus>,
+    /// Where the time went.
+    pub timings: Timings,
 }
 
 impl ConnectError {
@@ -159,7 +162,7 @@ impl ConnectError {
                 DeliveryStatus { remote: Some(remote.clone()), ..status }
             }
         };
-        ConnectError { remote, failure, tls: None, status: Box::new(status) }
+        ConnectError { remote, failure, tls: None, status: Box::new(status), timings: Timings::default() }
     }
 
     /// Why the session ended, if the connection was open.
@@ -187,6 +190,8 @@ pub struct Connection {
     input: Box<[u8]>,
     transactions: u32,
     tls_fault: Option<TlsFault>,
+    /// What opening took, until it is asked for.
+    dialled: Duration,
     attached: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -209,10 +214,21 @@ impl Connection {
         target: &Target,
         options: &Options,
     ) -> Result<Connection, Box<ConnectError>> {
-        let remote = || Remote { host: target.host.clone(), address: Some(target.address), tls: None };
-        let fail = |failure| Box::new(ConnectError::new(remote(), failure, clock.now()));
-        let io = dial(connector, target, options).await.map_err(fail)?;
-        Connection::over(io, tls, clock, target, options).await
+        let start = clock.mono();
+        let dialled = dial(connector, target, options).await;
+        let connect = clock.mono().since(start);
+        let mut opened = match dialled {
+            Ok(io) => Connection::over(io, tls, clock, target, options).await,
+            Err(failure) => {
+                let remote = Remote { host: target.host.clone(), address: Some(target.address), tls: None };
+                Err(Box::new(ConnectError::new(remote, failure, clock.now())))
+            }
+        };
+        match &mut opened {
+            Ok(connection) => connection.dialled = connect,
+            Err(error) => error.timings.connect = connect,
+        }
+        opened
     }
 
     /// The same on a stream that is open already.
@@ -240,6 +256,7 @@ impl Connection {
             input: vec![0; READ_BUFFER].into(),
             transactions: 0,
             tls_fault: None,
+            dialled: Duration::ZERO,
             attached: None,
         };
         #[cfg(feature = "sasl")]
@@ -258,10 +275,12 @@ impl Connection {
                 let reason = connection.session.closed().cloned().unwrap_or(CloseReason::Quit);
                 tracing::debug!(host = %target.host, address = %target.address, %reason, "no session");
                 let remote = connection.session.remote().clone();
-                let error = ConnectError::new(remote, ConnectFailure::Session(reason), clock.now());
+                let mut error = ConnectError::new(remote, ConnectFailure::Session(reason), clock.now());
+                error.timings = connection.session.take_timings();
                 // A fault that nobody minded is not why the session ended.
                 let enforced = matches!(error.close_reason(), Some(CloseReason::TlsFailed(_)));
-                Err(Box::new(ConnectError { tls: connection.tls_fault.filter(|_| enforced), ..error }))
+                error.tls = connection.tls_fault.filter(|_| enforced);
+                Err(Box::new(error))
             }
         }
     }
@@ -282,6 +301,13 @@ impl Connection {
                 )
             }
         }
+    }
+
+    /// Where the time went since the connection was begun, or since this was asked last; idle time is not in it.
+    pub fn take_timings(&mut self) -> Timings {
+        let mut timings = self.session.take_timings();
+        timings.connect = std::mem::take(&mut self.dialled);
+        timings
     }
 
     /// Whether another transaction may be sent, as far as is known without asking the server.

@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 
 use postwright::bounce::suppress::Reason;
+use postwright::core::DeliveryStatus;
 use postwright::feedback::FeedbackEvent;
 use postwright::{Event, Observer};
+use tracing::field::display;
 
 /// Starts logging to stderr; `RUST_LOG` chooses how much.
 pub(crate) fn start() {
@@ -31,14 +33,21 @@ impl Observer for Events {
             Event::Accepted { id, peer, reverse_path, recipients, octets } => {
                 line!(info, %id, peer = ?peer, from = %reverse_path, recipients, octets, "accepted");
             }
-            Event::Delivered { id, recipient, status, after, attempts } => {
-                line!(info, %id, to = %recipient, said = %status.diagnostic, ?after, attempts, "delivered");
+            Event::Delivered { id, recipient, status, after, attempts, timings } => {
+                let (by, tls, timings) = (by(status), tls(status), timings.map(display));
+                let remote_id = event.remote_id();
+                line!(
+                    info, %id, to = %recipient, by, tls, remote_id = remote_id.as_deref(), said = %status.diagnostic,
+                    ?after, attempts, timings, "delivered"
+                );
             }
-            Event::Deferred { id, recipient, status, next } => {
-                line!(info, %id, to = %recipient, said = %status.diagnostic, %next, "deferred");
+            Event::Deferred { id, recipient, status, next, timings } => {
+                let (by, tls, timings) = (by(status), tls(status), timings.map(display));
+                line!(info, %id, to = %recipient, by, tls, said = %status.diagnostic, %next, timings, "deferred");
             }
-            Event::Bounced { id, recipient, status } => {
-                line!(warn, %id, to = %recipient, said = %status.diagnostic, "bounced");
+            Event::Bounced { id, recipient, status, timings } => {
+                let (by, tls, timings) = (by(status), tls(status), timings.map(display));
+                line!(warn, %id, to = %recipient, by, tls, said = %status.diagnostic, timings, "bounced");
             }
             Event::Expired { id, recipient, status } => {
                 line!(warn, %id, to = %recipient, said = %status.diagnostic, "expired");
@@ -52,6 +61,22 @@ impl Observer for Events {
             Event::Loaded { messages, damaged } => line!(info, messages, damaged, "queue loaded"),
         }
     }
+}
+
+/// The server that decided, as `mx.example.org[192.0.2.1:25]`.
+fn by(status: &DeliveryStatus) -> Option<String> {
+    let remote = status.remote.as_ref()?;
+    Some(match remote.address {
+        Some(address) => format!("{}[{address}]", remote.host),
+        None => remote.host.to_string(),
+    })
+}
+
+/// How the connection was protected, as `TLSv1.3 TLS13_AES_256_GCM_SHA384 verified`.
+fn tls(status: &DeliveryStatus) -> Option<String> {
+    let tls = status.remote.as_ref()?.tls.as_ref()?;
+    let verified = if tls.verified { "verified" } else { "unverified" };
+    Some(format!("{} {} {verified}", tls.version, tls.cipher))
 }
 
 /// What came back, in words.

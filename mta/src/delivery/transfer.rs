@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use postwright_core::{Domain, Host, World};
 use postwright_smtp_client::policy::Attempt;
-use postwright_smtp_client::{Connection, UnixConnector, is_lost};
-use postwright_smtp_proto::client::{Report, Transaction};
+use postwright_smtp_client::{Connection, UnixConnector, Watch, is_lost};
+use postwright_smtp_proto::client::{Report, Timings, Transaction};
 
 use super::{Delivery, Key, Plan, Told, key};
 use crate::exit::{ByExit, attempts_by};
@@ -74,6 +74,7 @@ impl Delivery {
         plan: &Plan,
         transaction: Transaction,
         gate: Option<&Pacing<'_>>,
+        timings: &mut Timings,
     ) -> Result<Report, NotNow> {
         let mut hosts: Vec<Domain> =
             plan.attempts.iter().filter_map(|attempt| attempt.target.host.domain().cloned()).collect();
@@ -86,13 +87,13 @@ impl Delivery {
         let way = passing.as_ref().map(|passing| passing.pace.way(passing.departure)).unwrap_or_default();
         let trip = Trip { destination, via, plan, transaction, way };
         for attempt in &plan.attempts {
-            if let Some(report) = self.on_an_idle_one(&trip, attempt, passing.as_ref()).await {
+            if let Some(report) = self.on_an_idle_one(&trip, attempt, passing.as_ref(), timings).await {
                 return Ok(report);
             }
         }
         match &passing {
-            Some(passing) => self.paced(&trip, passing).await,
-            None => match self.depart(&trip, None).await {
+            Some(passing) => self.paced(&trip, passing, timings).await,
+            None => match self.depart(&trip, None, timings).await {
                 Departed::Sent(report) => Ok(report),
                 Departed::Fault(why) => Err(NotNow::new(self.world.clock.now() + NO_EXIT_PAUSE, why)),
             },
@@ -105,6 +106,7 @@ impl Delivery {
         trip: &Trip<'_>,
         attempt: &Attempt,
         passing: Option<&Passing<'_>>,
+        timings: &mut Timings,
     ) -> Option<Report> {
         let key = key(trip.destination, trip.via, attempt, &trip.way);
         while let Some(mut connection) = self.pool.take(&key).await {
@@ -117,6 +119,7 @@ impl Delivery {
                 }
             }
             let report = connection.deliver(trip.transaction.clone()).await;
+            *timings += connection.take_timings();
             if let Some(passing) = passing {
                 passing.observe(exit_of(&connection), false, &report);
             }
@@ -129,11 +132,16 @@ impl Delivery {
     }
 
     /// By the way out that the pace chooses, and by the next one if it turns out to be none.
-    async fn paced(&self, trip: &Trip<'_>, passing: &Passing<'_>) -> Result<Report, NotNow> {
+    async fn paced(
+        &self,
+        trip: &Trip<'_>,
+        passing: &Passing<'_>,
+        timings: &mut Timings,
+    ) -> Result<Report, NotNow> {
         for _ in 1..EXITS {
             let pass = self.admit(trip.plan, passing).await?;
             let exit = pass.exit.clone();
-            match (self.depart(trip, Some((passing, pass))).await, exit) {
+            match (self.depart(trip, Some((passing, pass)), timings).await, exit) {
                 // Nothing was asked of the receiver: there is nothing to observe.
                 (Departed::Fault(why), Some(exit)) => {
                     passing.pace.exit_failed(&exit, &why, self.world.clock.now());
@@ -167,7 +175,12 @@ impl Delivery {
     }
 
     /// On a new connection, which carries the pass from here on.
-    async fn depart(&self, trip: &Trip<'_>, paced: Option<(&Passing<'_>, Pass)>) -> Departed {
+    async fn depart(
+        &self,
+        trip: &Trip<'_>,
+        paced: Option<(&Passing<'_>, Pass)>,
+        timings: &mut Timings,
+    ) -> Departed {
         let Trip { destination, via, plan, transaction, .. } = trip;
         let exit = paced.as_ref().and_then(|(_, pass)| pass.exit.clone());
         let mut client = match via {
@@ -184,13 +197,16 @@ impl Delivery {
             by_exit = Some(connector);
             attempts = attempts_by(exit, &attempts);
         }
-        let (report, connection) = match (&self.watch, destination) {
+        let told = match (&self.watch, destination) {
             (Some(watch), Host::Domain(domain)) if **via == Via::Mx => {
-                let told = Told { watch: &**watch, domain, found: &plan.found };
-                client.deliver_watched(&attempts, transaction.clone(), &told).await
+                Some(Told { watch: &**watch, domain, found: &plan.found })
             }
-            _ => client.deliver_each(&attempts, transaction.clone()).await,
+            _ => None,
         };
+        let watch = told.as_ref().map(|told| told as &dyn Watch);
+        let sent = client.deliver_timed(&attempts, transaction.clone(), watch).await;
+        let (report, connection) = (sent.report, sent.connection);
+        *timings += sent.timings;
         if let (None, Some(fault)) = (&connection, by_exit.and_then(|by_exit| by_exit.fault())) {
             return Departed::Fault(fault);
         }

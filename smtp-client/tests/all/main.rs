@@ -17,5 +17,6 @@ mod sink;
 mod sts;
 #[cfg(feature = "tls-reports")]
 mod table;
+mod timed;
 #[cfg(feature = "tls-reports")]
 mod tlsrpt;

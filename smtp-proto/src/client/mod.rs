@@ -17,9 +17,11 @@ mod config;
 mod job;
 mod report;
 mod session;
+mod timings;
 
 #[cfg(feature = "sasl")]
 pub use auth::{Login, Protection};
 pub use config::{Chunking, Config, EightBit, Limits, Protocol, StartTls, StrayLineEnds, Timeouts};
 pub use report::{CloseReason, Report, Transaction, queue_id};
 pub use session::{Busy, Session, Step};
+pub use timings::Timings;

@@ -42,9 +42,15 @@ impl Report {
     }
 }
 
+/// Most octets of a queue id: far above those of all known servers, and little in a log.
+const QUEUE_ID_OCTETS: usize = 128;
+
 /// The name that the server gave the message in its queue, where its reply to the end of the message tells it the
-/// way Postfix (`queued as ID`), Exim (`OK id=ID`), Sendmail (`ID Message accepted for delivery`) or Exchange
-/// (`<ID> ... Queued mail for delivery`) do: for tracing mail together with the other side's operator.
+/// way Postfix (`queued as ID`), Exim (`OK id=ID`), KumoMTA (`OK ids=ID`), Sendmail (`ID Message accepted for
+/// delivery`), Gmail (`OK TIME ID - gsmtp`), Haraka (`Message Queued (ID)`) or Exchange (`<ID> ... Queued mail for
+/// delivery`) do: for tracing mail together with the other side's operator.
+///
+/// `None` when unsure: a word without a digit is rather a word, and what could break a line of a log is no id.
 pub fn queue_id(reply: &Reply) -> Option<Box<str>> {
     if !reply.code().is_positive() {
         return None;
@@ -52,12 +58,21 @@ pub fn queue_id(reply: &Reply) -> Option<Box<str>> {
     let text = reply.text();
     let word_after = |mark: &str| text.split_once(mark).and_then(|(_, rest)| rest.split_whitespace().next());
     let word_before = |mark: &str| text.split_once(mark).and_then(|(head, _)| head.split_whitespace().next());
+    // Google's reply begins with the time; the id is the word before its name.
+    let google = || text.strip_suffix(" - gsmtp").and_then(|head| head.split_whitespace().nth(2));
     let id = word_after("queued as ")
         .or_else(|| word_after("OK id="))
+        .or_else(|| word_after("OK ids="))
         .or_else(|| word_before(" Message accepted for delivery"))
-        .or_else(|| word_before(" Queued mail for delivery"))?;
+        .or_else(|| word_before(" Queued mail for delivery"))
+        .or_else(|| word_after("Message Queued ("))
+        .or_else(google)?;
     let id = id.trim_matches(|c: char| "<>().,;".contains(c));
-    (!id.is_empty()).then(|| id.into())
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._+=@/:!#$%&*?^|~".contains(&octet);
+    let is_id = (1..=QUEUE_ID_OCTETS).contains(&id.len())
+        && id.bytes().all(is_plain)
+        && id.bytes().any(|octet| octet.is_ascii_digit() || octet == b'@');
+    is_id.then(|| id.into())
 }
 
 /// Why a session ended.
@@ -152,9 +167,30 @@ mod tests {
             (250, "OK id=1rXyZa-0001Bc-2D", Some("1rXyZa-0001Bc-2D")),
             (250, "51L0hXw1012345 Message accepted for delivery", Some("51L0hXw1012345")),
             (250, "<a@b.example> [InternalId=1, Hostname=h] Queued mail for delivery", Some("a@b.example")),
+            (
+                250,
+                "<a@b.example> [InternalId=1, Hostname=h] 99 bytes in 0.1, 1 KB/sec Queued mail for delivery",
+                Some("a@b.example"),
+            ),
+            (250, "OK  1358965472 l12si7291841wiv.62 - gsmtp", Some("l12si7291841wiv.62")),
+            (
+                250,
+                "OK 1700000000 41be03b00d2f7-5c1fd3e1-si1234 - gsmtp",
+                Some("41be03b00d2f7-5c1fd3e1-si1234"),
+            ),
+            (250, "from MTA(smtp:[127.0.0.1]:10025): 250 2.0.0 Ok: queued as 5B2C1A", Some("5B2C1A")),
+            (250, "Message Queued (6F1B2C4E-0001)", Some("6F1B2C4E-0001")),
+            (250, "OK ids=3f2a1c", Some("3f2a1c")),
+            (250, "queued as spam", None),
+            (250, "Ok: queued as \"1\"", None),
+            (250, "OK 1700000000 - gsmtp", None),
+            (250, "Your Message accepted for delivery", None),
+            (250, "ok 1700000000 qp 12345", None),
             (250, "Ok", None),
             (250, "queued as ", None),
             (451, "queued as 12345", None),
+            (250, &format!("queued as {}", "1".repeat(QUEUE_ID_OCTETS)), Some(&*"1".repeat(QUEUE_ID_OCTETS))),
+            (250, &format!("queued as {}", "1".repeat(QUEUE_ID_OCTETS + 1)), None),
         ] {
             let reply = Reply::new(ReplyCode::new(code).unwrap(), text);
             assert_eq!(queue_id(&reply).as_deref(), expected, "{text}");

@@ -15,6 +15,7 @@ use postwright_core::{Instant, Phase, Remote, Reply, Timestamp, TlsSummary};
 use super::config::{Config, Protocol, StartTls};
 use super::job::Job;
 use super::report::{CloseReason, Report, Transaction};
+use super::timings::Timings;
 use crate::TlsInfo;
 use crate::ehlo::Capabilities;
 use crate::reply::ReplyParser;
@@ -141,6 +142,7 @@ pub struct Session {
     /// MAIL was accepted and its transaction neither completed nor reset.
     pub(super) needs_reset: bool,
     pub(super) authenticated: bool,
+    timings: Timings,
     #[cfg(feature = "sasl")]
     pub(super) login: Option<super::auth::Login>,
 }
@@ -166,6 +168,7 @@ impl Session {
             report: None,
             needs_reset: false,
             authenticated: false,
+            timings: Timings::default(),
             #[cfg(feature = "sasl")]
             login: None,
         }
@@ -191,6 +194,11 @@ impl Session {
         self.started.0 + self.now.since(self.started.1)
     }
 
+    /// Where the time went since the start, or since this was asked last. Looking up and connecting are not in it.
+    pub fn take_timings(&mut self) -> Timings {
+        std::mem::take(&mut self.timings)
+    }
+
     /// Why the session ended, if it has.
     pub fn closed(&self) -> Option<&CloseReason> {
         match &self.state {
@@ -206,7 +214,7 @@ impl Session {
     /// # Errors
     /// The report of the last transaction has not been taken yet: the caller's fault.
     pub fn send(&mut self, transaction: Transaction, now: Instant) -> Result<(), Busy> {
-        self.now = now;
+        self.advance(now);
         if self.job.is_some() || self.report.is_some() {
             return Err(Busy);
         }
@@ -224,7 +232,7 @@ impl Session {
 
     /// Says QUIT, between transactions; in the middle of one it does nothing.
     pub fn quit(&mut self, now: Instant) {
-        self.now = now;
+        self.advance(now);
         if self.state == State::Open && self.job.is_none() {
             self.state = State::Quitting;
             self.write("QUIT\r\n", Expect::Quit);
@@ -235,7 +243,7 @@ impl Session {
 
     /// Takes octets that the peer sent.
     pub fn handle_input(&mut self, bytes: &[u8], now: Instant) {
-        self.now = now;
+        self.advance(now);
         let mut rest = bytes;
         while !rest.is_empty() && self.closed().is_none() {
             if self.state == State::Handshake {
@@ -262,7 +270,7 @@ impl Session {
 
     /// The driver wrote `len` octets of the last [`Step::Write`], or took them into a buffer of its own.
     pub fn handle_written(&mut self, len: usize, now: Instant) {
-        self.now = now;
+        self.advance(now);
         self.progress = now;
         let queued = self.out.len() - self.out_at;
         if queued > 0 {
@@ -281,6 +289,7 @@ impl Session {
     pub fn handle_tls(&mut self, tls: TlsInfo, now: Instant) {
         let implicit = self.expected.front() == Some(&Expect::Greeting) && self.tls.is_none();
         if implicit || self.state == State::Handshake {
+            self.timings.add(Phase::StartTls, now.since(self.now));
             self.now = now;
             self.progress = now;
             self.set_tls(tls);
@@ -296,7 +305,7 @@ impl Session {
 
     /// The handshake that [`Step::StartTls`] asked for failed.
     pub fn handle_tls_failed(&mut self, why: &str, now: Instant) {
-        self.now = now;
+        self.advance(now);
         self.close(CloseReason::TlsFailed(why.into()));
     }
 
@@ -305,7 +314,7 @@ impl Session {
     ///
     /// Since the end of a message is the last thing written, the peer cannot hold the whole message then.
     pub fn handle_write_failed(&mut self, timed_out: bool, now: Instant) {
-        self.now = now;
+        self.advance(now);
         let in_message = self.job.as_mut().is_some_and(super::job::Job::take_back_end);
         let phase = if in_message { Phase::Body } else { self.phase() };
         self.close(match timed_out {
@@ -316,7 +325,7 @@ impl Session {
 
     /// The peer closed the connection, or it broke.
     pub fn handle_eof(&mut self, now: Instant) {
-        self.now = now;
+        self.advance(now);
         match self.state {
             State::Quitting => self.close(CloseReason::Quit),
             _ => self.close(CloseReason::ConnectionLost(self.phase())),
@@ -325,7 +334,7 @@ impl Session {
 
     /// A deadline may have passed; too early a call does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = now;
+        self.advance(now);
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return;
         }
@@ -333,6 +342,12 @@ impl Session {
             State::Quitting => self.close(CloseReason::Quit),
             _ => self.close(CloseReason::Timeout(self.phase())),
         }
+    }
+
+    /// Time goes on: what has passed belongs to the phase in which it passed.
+    fn advance(&mut self, now: Instant) {
+        self.timings.add(self.phase(), now.since(self.now));
+        self.now = now;
     }
 
     /// What to do next. Call it again after each thing done.
