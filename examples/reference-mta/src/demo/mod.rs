@@ -157,6 +157,8 @@ fn assemble(
         .settings(|settings| {
             settings.retry.first = Duration::from_secs(1);
             settings.retry.longest = Duration::from_secs(2);
+            // One sender writes everything here, and a tenth of it comes back.
+            settings.notifications_per_hour = 0;
         })
         .observer(metrics)
         .build())
