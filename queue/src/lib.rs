@@ -69,6 +69,7 @@ mod oneshot;
 mod postgres;
 pub mod scheduler;
 pub mod spool;
+mod sync;
 
 #[cfg(feature = "embedded")]
 pub use embedded::{EmbeddedOptions, EmbeddedSpool, JournalDamage};

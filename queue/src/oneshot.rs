@@ -3,12 +3,16 @@
 //! Invariant: the receiver gets the value, or learns that the sender is gone; it never waits for a sender that
 //! was dropped. No runtime is needed.
 //!
+//! Tests: under every order of its threads that `shuttle` draws, in embedded/schedules.rs, which compiles this file once
+//! more over shuttle's locks; therefore `super::sync`.
+//!
 //! Not here: timeouts (the caller's runtime has timers).
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use super::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 struct Shared<T> {
     value: Option<T>,
@@ -64,27 +68,5 @@ impl<T> Future for Receiver<T> {
         }
         shared.waker = Some(context.waker().clone());
         Poll::Pending
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contract::block_on;
-
-    #[test]
-    fn the_value_crosses_threads() {
-        let (sender, receiver) = channel();
-        let thread = std::thread::spawn(move || sender.send(7));
-        assert_eq!(block_on(receiver), Some(7));
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn a_dropped_sender_is_noticed() {
-        let (sender, receiver) = channel::<u8>();
-        let thread = std::thread::spawn(move || drop(sender));
-        assert_eq!(block_on(receiver), None);
-        thread.join().unwrap();
     }
 }

@@ -10,25 +10,31 @@
 //! Not here: leases (one process, so a claim is a formality), backup.
 
 mod cache;
+mod claiming;
+mod inbox;
 mod journal;
 mod ledger;
 mod making;
 mod prepare;
+#[cfg(test)]
+mod schedules;
 mod store;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use postwright_core::{BoxFuture, Clock, Timestamp};
 
-use crate::error::{Damage, SpoolError};
-use crate::spool::{Change, Claim, Claimed, Durability, Health, Item, Loaded, Page, Scan, Spool, Want};
-use crate::{SpoolId, oneshot};
+use crate::error::SpoolError;
+use crate::spool::{Change, Claim, Claimed, Durability, Health, Loaded, Page, Scan, Spool, Want};
+use crate::{SpoolId, oneshot, sync};
 use cache::Cache;
+use claiming::claim;
+use inbox::{Outbox, Unsent};
 pub use journal::JournalDamage;
 use ledger::Ledger;
 use prepare::Job;
@@ -114,7 +120,7 @@ impl Shared {
 /// ```
 pub struct EmbeddedSpool {
     shared: Arc<Shared>,
-    jobs: Option<SyncSender<Message>>,
+    jobs: Option<Outbox<Message>>,
     reads: Option<mpsc::Sender<ReadJob>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -133,7 +139,7 @@ impl EmbeddedSpool {
         let damage = std::mem::take(&mut store.damage);
         let ledger = Ledger::new(store.is_empty()?);
         let cache = Cache::new(options.hot_bytes);
-        let (jobs, inbox) = mpsc::sync_channel(options.max_waiting.max(1));
+        let (jobs, inbox) = inbox::channel(options.max_waiting);
         let readers = options.readers.clamp(1, 64);
         let status = Status::new(options.min_free);
         let shared = Arc::new(Shared {
@@ -202,10 +208,10 @@ impl EmbeddedSpool {
 
     fn send(&self, message: Message) -> Result<(), SpoolError> {
         let waiting = self.shared.options.max_waiting;
-        match self.jobs.as_ref().map(|jobs| jobs.try_send(message)) {
+        match self.jobs.as_ref().map(|jobs| jobs.put(message)) {
             Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_))) => Err(SpoolError::Busy { waiting }),
-            Some(Err(TrySendError::Disconnected(_))) | None => Err(SpoolError::Closed),
+            Some(Err(Unsent::Busy)) => Err(SpoolError::Busy { waiting }),
+            Some(Err(Unsent::Closed)) | None => Err(SpoolError::Closed),
         }
     }
 
@@ -259,7 +265,10 @@ impl Spool for EmbeddedSpool {
     fn claim(&self, _: Timestamp, want: Want) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
         Box::pin(async move {
             let limit = want.limit;
-            let (claimed, damaged) = self.read(move |shared, store| claim(shared, store, limit)).await?;
+            let walk = move |shared: &Shared, store: &Store| {
+                claim(&mut shared.ledger.lock().unwrap_or_else(PoisonError::into_inner), store, limit)
+            };
+            let (claimed, damaged) = self.read(walk).await?;
             for damage in damaged {
                 let _ = self.note::<()>(Err(SpoolError::Damaged(damage)));
             }
@@ -310,47 +319,6 @@ impl Spool for EmbeddedSpool {
         let free = store::free_space(&self.shared.options.path);
         self.shared.status.health(free)
     }
-}
-
-/// The next entries that nobody works on, and the damaged ones among them.
-fn claim(shared: &Shared, store: &Store, limit: usize) -> Result<(Vec<Claimed>, Vec<Damage>), SpoolError> {
-    let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut claimed, mut damaged) = (Vec::new(), Vec::new());
-    while claimed.len() < limit {
-        if let Some(id) = ledger.take_released() {
-            match store.entry(id) {
-                Ok(entry) => claimed.push(Claimed { claim: Claim { id, epoch: 0 }, entry }),
-                Err(SpoolError::NotFound(_)) => {}
-                Err(SpoolError::Damaged(damage)) => damaged.push(damage),
-                Err(error) => {
-                    ledger.release(id);
-                    if claimed.is_empty() {
-                        return Err(error);
-                    }
-                    break;
-                }
-            }
-            continue;
-        }
-        let Some(after) = ledger.cursor() else { break };
-        let page = match store.page(after, limit - claimed.len()) {
-            Ok(page) => page,
-            // What was taken already must reach the caller; the error shows the next time.
-            Err(_) if !claimed.is_empty() => break,
-            Err(error) => return Err(error),
-        };
-        for item in page.items {
-            match item {
-                Item::Entry(entry) if ledger.is_old(entry.id) => {
-                    claimed.push(Claimed { claim: Claim { id: entry.id, epoch: 0 }, entry: *entry });
-                }
-                Item::Damaged(damage) if !damage.quarantined => damaged.push(damage),
-                _ => {}
-            }
-        }
-        ledger.advance(page.next);
-    }
-    Ok((claimed, damaged))
 }
 
 impl std::fmt::Debug for EmbeddedSpool {

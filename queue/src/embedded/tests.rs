@@ -6,7 +6,9 @@ use postwright_core::SystemClock;
 
 use super::*;
 use crate::contract::{block_on, sample};
+use crate::error::Damage;
 use crate::error::DamageReason;
+use crate::spool::Item;
 
 fn options(path: &Path) -> EmbeddedOptions {
     let mut options = EmbeddedOptions::new(path, Arc::new(SystemClock::new()));

@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -18,16 +17,13 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use postwright_core::Instant;
 
 use super::Shared;
+use super::inbox::{Inbox, Next, Weigh};
 use super::prepare::{Job, Op, split};
 use super::store::{Store, free_space, piece_key, put_aside_value, unavailable};
 use crate::SpoolId;
 use crate::error::{Damage, SpoolError};
 use crate::spool::{Claim, Condition, Health, SyncLevel};
 
-/// Commits that share a batch at most.
-const BATCH_JOBS: usize = 1024;
-/// Octets that a batch gathers at most, so that nobody waits behind a very long write.
-const BATCH_OCTETS: usize = 16 * 1024 * 1024;
 /// How often relaxed commits are synced, and how often reopening is tried.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -35,6 +31,15 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) enum Message {
     Commit(Job),
     Quarantine(Damage),
+}
+
+impl Weigh for Message {
+    fn octets(&self) -> usize {
+        match self {
+            Message::Commit(job) => job.octets,
+            Message::Quarantine(_) => 0,
+        }
+    }
 }
 
 /// Counters that anyone may read.
@@ -105,7 +110,7 @@ type Overlay = HashMap<SpoolId, Option<u32>>;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    inbox: Receiver<Message>,
+    inbox: Inbox<Message>,
     /// Puts that were answered with an error and may be revived by recovery.
     unacknowledged: Vec<Unacknowledged>,
     /// Whether relaxed commits wait for a sync.
@@ -116,7 +121,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, inbox: Receiver<Message>) -> Writer {
+    pub(super) fn new(shared: Arc<Shared>, inbox: Inbox<Message>) -> Writer {
         Writer {
             shared,
             inbox,
@@ -129,44 +134,29 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         loop {
-            let first = match self.inbox.recv_timeout(TICK) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
+            let next = self.inbox.next(TICK);
+            if matches!(next, Next::Closed) {
+                break;
+            }
             if self.shared.status.recovering.load(Ordering::Acquire) {
                 self.reopen_if_due();
             }
-            let Some(first) = first else {
+            let Next::Batch(messages) = next else {
                 self.sync_relaxed();
                 continue;
             };
-            let (jobs, damage) = self.gather(first);
+            let (mut jobs, mut damage) = (Vec::with_capacity(messages.len()), Vec::new());
+            for message in messages {
+                match message {
+                    Message::Commit(job) => jobs.push(job),
+                    Message::Quarantine(found) => damage.push(found),
+                }
+            }
             self.write(jobs);
             damage.into_iter().for_each(|damage| self.put_aside(&damage));
         }
         self.sync_relaxed();
         *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Everything that waits, up to the size of a batch.
-    fn gather(&self, first: Message) -> (Vec<Job>, Vec<Damage>) {
-        let (mut jobs, mut damage, mut octets) = (Vec::new(), Vec::new(), 0usize);
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Commit(job) => {
-                    octets = octets.saturating_add(job.octets);
-                    jobs.push(job);
-                }
-                Message::Quarantine(found) => damage.push(found),
-            }
-            if jobs.len() >= BATCH_JOBS || octets >= BATCH_OCTETS {
-                break;
-            }
-            next = self.inbox.try_recv().ok();
-        }
-        (jobs, damage)
     }
 
     /// Writes the jobs as one batch with one sync and answers them.
