@@ -117,15 +117,14 @@ impl Delivery {
         Delivery { watch, ..self }
     }
 
-    /// How mail for a host travels.
+    /// How mail for a host travels, unless an operator bound it to another way.
     pub(crate) fn via(&self, destination: &Host) -> &Via {
         self.routes.via(destination)
     }
 
     /// The site of a destination: domains that share their mail hosts share it. `None` if DNS does not say, or the
     /// domain has no host.
-    pub(crate) async fn site(&self, destination: &Host) -> Option<String> {
-        let via = self.via(destination);
+    pub(crate) async fn site(&self, destination: &Host, via: &Via) -> Option<String> {
         if *via != Via::Mx {
             return Some(via.to_string());
         }
@@ -143,6 +142,7 @@ impl Delivery {
     pub(crate) async fn deliver(
         &self,
         destination: &Host,
+        via: &Via,
         mut envelope: Envelope,
         message: Message,
         gate: Option<&Pacing<'_>>,
@@ -150,7 +150,6 @@ impl Delivery {
         let clock = &self.world.clock;
         let start = clock.mono();
         let recipients = envelope.recipients.len();
-        let via = self.via(destination);
         if matches!(via, Via::LmtpSocket(_)) {
             // RFC 8689 4.2 is about the way between hosts; this is the last step, inside one.
             envelope.options.require_tls = false;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postwright_core::Timestamp;
-use postwright_queue::scheduler::{Effect, Next, RouteQuery, Site, Taken};
+use postwright_queue::scheduler::{Attempt, Effect, Next, RouteQuery, Site, Taken};
 use postwright_queue::{Change, Item, Scan, SpoolError, Want};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
-use crate::Event;
 use crate::leases;
 use crate::pipeline::{self, Brought};
 use crate::system::System;
+use crate::{Event, NotNow, Via};
 
 /// How often idle connections are looked at.
 const TIDY: Duration = Duration::from_secs(5);
@@ -123,16 +123,38 @@ fn start_due(system: &Arc<System>, tasks: &mut JoinSet<()>) -> Option<Timestamp>
 }
 
 /// Finds out to which site a lane's mail goes. Where DNS does not say, the domain is a site of its own for a short
-/// time; the attempt finds out what that means for its messages.
+/// time; the attempt finds out what that means for its messages. A way that an operator bound it to is the pool of
+/// its site: [`way`] reads it there.
 async fn route(system: &System, query: &RouteQuery) {
     let host = &query.lane.host;
-    let (name, known_for) = match system.delivery.site(host).await {
+    let bound = query.bound_to.as_deref();
+    let site = match bound.map(str::parse::<Via>) {
+        None => system.delivery.site(host, system.delivery.via(host)).await,
+        Some(Ok(via)) => system.delivery.site(host, &via).await,
+        // The attempt says so. Nothing goes the usual way that must not go there.
+        Some(Err(_)) => None,
+    };
+    let (name, known_for) = match site {
         Some(name) => (name, system.settings.route_cache),
         None => (host.to_string(), system.settings.route_cache.min(UNROUTED)),
     };
     let now = system.world.clock.now();
-    let site = Site { pool: "".into(), name: name.into() };
+    let site = Site { pool: bound.unwrap_or_default().into(), name: name.into() };
     system.scheduler().routed(query.id, site, now + known_for);
+}
+
+/// The way that the mail of an attempt goes.
+///
+/// # Errors
+/// It is bound to something that is none: it waits until that order is taken back or ends.
+pub(crate) fn way(system: &System, attempt: &Attempt) -> Result<Via, NotNow> {
+    match attempt.site.as_ref().map(|site| &*site.pool) {
+        None | Some("") => Ok(system.delivery.via(&attempt.lane.host).clone()),
+        Some(bound) => bound.parse().map_err(|error| {
+            let until = system.world.clock.now() + UNROUTED;
+            NotNow::new(until, format!("bound to {bound:?}, which is {error}"))
+        }),
+    }
 }
 
 /// All messages of an exclusive spool go to the scheduler, a page at a time. A shared one is never read as a whole.

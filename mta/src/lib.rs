@@ -87,7 +87,7 @@ pub use operator::Operator;
 pub use pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
 pub use policy::{MessagePolicy, Visit};
 pub use relay::{RecipientCheck, Relay, Trusts, TrustsSession};
-pub use routes::{Routes, Via};
+pub use routes::{Routes, Via, ViaError};
 #[cfg(feature = "authentication")]
 pub use sealing::SealForwarded;
 pub use settings::{Retry, Settings};

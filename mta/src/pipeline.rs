@@ -36,6 +36,7 @@ use postwright_smtp_proto::client::Timings;
 
 use crate::bodies::Held;
 use crate::delivery::{Delivered, Pacing};
+use crate::dispatch;
 use crate::feedback::{Gate, return_path};
 use crate::guard::{Panicked, guarded};
 use crate::received::Trace;
@@ -269,7 +270,8 @@ async fn deliver(
     } else {
         let count = envelope.recipients.len();
         let pacing = pacing(system, attempt, entry.size);
-        let delivery = system.delivery.deliver(&attempt.lane.host, envelope, body, pacing.as_ref());
+        let via = dispatch::way(system, attempt)?;
+        let delivery = system.delivery.deliver(&attempt.lane.host, &via, envelope, body, pacing.as_ref());
         match tokio::time::timeout(left, delivery).await {
             Ok(delivered) => {
                 let Delivered { statuses, timings } = delivered?;

@@ -132,6 +132,60 @@ fn a_suspension_of_everything_holds_what_comes_later_too() {
     wait_until("it is delivered", PATIENCE, || receiver.count() == 1);
 }
 
+/// The usual way leads nowhere. What is bound goes the other way, in the next process too, until the order is taken back;
+/// what is not bound keeps to the usual way.
+#[test]
+fn a_domain_bound_to_another_route_goes_there_until_the_order_is_taken_back() {
+    let (nowhere, receiver) = (free_address(), Receiver::start());
+    let place = Place::new(nowhere);
+    let mta = Mta::with_config(&place.config());
+    let mut client = Client::connect(mta.address).unwrap();
+    client.send("a@load.test", &["b@receiver.test", "c@elsewhere.test"], BODY).unwrap();
+    let attempts = |recipient: usize| {
+        let list = place.queue(&["list"]);
+        list.first().map_or(0, |shown| shown["recipients"][recipient]["attempts"].as_u64().unwrap())
+    };
+    wait_until("both were tried", PATIENCE, || attempts(0) == 1 && attempts(1) == 1);
+
+    let to = receiver.address.to_string();
+    let order = place.only(&[
+        "bind",
+        "--domain",
+        "receiver.test",
+        "--to",
+        &to,
+        "--for",
+        "2h",
+        "--reason",
+        "new relay",
+    ]);
+    let route = format!("[{}]:{}", receiver.address.ip(), receiver.address.port());
+    assert_eq!((&order["order"], &order["route"]), (&"bind".into(), &route.clone().into()));
+    drop(client);
+    mta.kill();
+
+    let mta = Mta::with_config(&place.config());
+    wait_until("the queue is read", PATIENCE, || place.only(&["status"])["queue"]["messages"] == 1);
+    assert_eq!(place.only(&["orders"])["route"], route.clone());
+    place.queue(&["flush", "--all"]);
+    wait_until("the bound one arrives", PATIENCE, || receiver.count() == 1);
+    wait_until("the other one was tried", PATIENCE, || attempts(1) == 2);
+    assert_eq!(receiver.mails()[0].to, ["b@receiver.test"]);
+    // What comes later, too.
+    Client::connect(mta.address).unwrap().send("a@load.test", &["d@receiver.test"], BODY).unwrap();
+    wait_until("a later one arrives", PATIENCE, || receiver.count() == 2);
+
+    place.queue(&["resume", order["key"].as_str().unwrap()]);
+    Client::connect(mta.address).unwrap().send("a@load.test", &["e@receiver.test"], BODY).unwrap();
+    wait_until("it goes the usual way", PATIENCE, || {
+        place.queue(&["list"]).iter().any(|shown| {
+            let recipient = &shown["recipients"][0];
+            recipient["recipient"] == "e@receiver.test" && recipient["attempts"] == 1
+        })
+    });
+    assert_eq!(receiver.count(), 2);
+}
+
 #[test]
 fn bad_input_is_one_line_and_says_what_to_do() {
     let place = Place::new(free_address());
@@ -149,6 +203,8 @@ fn bad_input_is_one_line_and_says_what_to_do() {
     assert!(complain(&["suspend", "--all", "--for", "soon"]).contains("90s"));
     assert!(complain(&["suspend", "--domain", "-"]).contains('-'));
     assert!(complain(&["resume", "order/none"]).contains("orders"));
+    assert!(complain(&["bind", "--all", "--to", "relay.test"]).contains("relay.example.org:587"));
+    assert!(complain(&["bind", "--job", "x", "--to", "relay.test:25"]).contains("--domain"));
     // What is no request at all.
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(place.socket()).unwrap();

@@ -71,6 +71,20 @@ enum What {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Sends what matches another way for a while, what comes later included.
+    Bind {
+        #[command(flatten)]
+        selection: Selection,
+        /// The way: HOST:PORT, mx, lmtp:HOST:PORT or lmtp:/SOCKET.
+        #[arg(long, value_name = "ROUTE")]
+        to: String,
+        /// How long: 90s, 5m, 4h, 7d.
+        #[arg(long = "for", value_name = "SPAN", default_value = "1d")]
+        span: String,
+        /// Why, for whoever asks.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Takes an order back: what it held goes on.
     Resume { key: String },
     /// Makes what matches and waits for its retry due now.
@@ -87,6 +101,9 @@ struct Selection {
     /// One message.
     #[arg(long, value_name = "ID", conflicts_with = "all")]
     message: Option<String>,
+    /// All of a job.
+    #[arg(long, conflicts_with = "all")]
+    job: Option<String>,
     /// All of a tenant.
     #[arg(long, conflicts_with = "all")]
     tenant: Option<String>,
@@ -103,8 +120,8 @@ struct Selection {
 
 impl Selection {
     fn select(self) -> Select {
-        let Selection { message, tenant, stream, domain, all: _ } = self;
-        Select { message, tenant, stream, domain }
+        let Selection { message, job, tenant, stream, domain, all: _ } = self;
+        Select { message, job, tenant, stream, domain }
     }
 }
 
@@ -140,6 +157,10 @@ impl What {
             }
             What::Cancel { selection, bounce, reason } => {
                 Request::Cancel { select: selection.select(), bounce, reason }
+            }
+            What::Bind { selection, to, span: text, reason } => {
+                let seconds = span(&text).map_err(Failure::new)?.as_secs();
+                Request::Bind { select: selection.select(), to, seconds, reason }
             }
             What::Resume { key } => Request::Resume { key },
             What::Flush { selection } => Request::Flush { select: selection.select() },

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use postwright::Via;
 use postwright::core::Domain;
 use postwright::queue::scheduler::{Order, OrderKind, Selector};
 use postwright::queue::{Item, SpoolId};
@@ -28,6 +29,7 @@ pub(crate) enum Request {
     Orders,
     Suspend { select: Select, seconds: u64, reason: String },
     Cancel { select: Select, bounce: bool, reason: String },
+    Bind { select: Select, to: String, seconds: u64, reason: String },
     Resume { key: String },
     Flush { select: Select },
 }
@@ -37,6 +39,7 @@ pub(crate) enum Request {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Select {
     pub(crate) message: Option<String>,
+    pub(crate) job: Option<String>,
     pub(crate) tenant: Option<String>,
     pub(crate) stream: Option<String>,
     pub(crate) domain: Option<String>,
@@ -47,7 +50,7 @@ impl Select {
         let domain = |text: &String| text.parse::<Domain>().map_err(|error| format!("{text:?}: {error}"));
         Ok(Selector {
             message: self.message.as_deref().map(id).transpose()?,
-            job: None,
+            job: self.job.as_deref().map(Into::into),
             tenant: self.tenant.as_deref().map(Into::into),
             stream: self.stream.as_deref().map(Into::into),
             domain: self.domain.as_ref().map(domain).transpose()?,
@@ -87,6 +90,16 @@ impl Request {
             Request::Cancel { select, bounce, reason } => {
                 // It must outlive the messages that it is about, which may be read back after a restart.
                 give(desk, &select, OrderKind::Cancel { bounce }, LONGEST, reason).await
+            }
+            Request::Bind { select, to, seconds, reason } => {
+                if select.message.is_some() || select.job.is_some() {
+                    return Err(
+                        "a route is for lanes: choose by --tenant, --stream, --domain or --all".into()
+                    );
+                }
+                let via: Via = to.parse().map_err(|error| format!("{to:?}: {error}"))?;
+                let span = Duration::from_secs(seconds).min(LONGEST);
+                give(desk, &select, OrderKind::Bind(via.to_string().into()), span, reason).await
             }
             Request::Resume { key } => match operator.take_back(&key).await {
                 Ok(true) => Ok(vec![json!({ "key": key })]),
