@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod broken_tls;
 mod dane;
 mod delivery;
 #[cfg(feature = "sasl")]
