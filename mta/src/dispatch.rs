@@ -146,7 +146,7 @@ async fn route(system: &System, query: &RouteQuery) {
 /// The way that the mail of an attempt goes.
 ///
 /// # Errors
-/// It is bound to something that is none: it waits until that order is taken back or ends.
+/// It is bound to something that is none: it waits until that order is taken back or ends, and up to a minute more.
 pub(crate) fn way(system: &System, attempt: &Attempt) -> Result<Via, NotNow> {
     match attempt.site.as_ref().map(|site| &*site.pool) {
         None | Some("") => Ok(system.delivery.via(&attempt.lane.host).clone()),

@@ -1,4 +1,5 @@
-//! An operator at work: why a message waits and until when, a suspension that survives a restart, a cancellation by job.
+//! An operator at work: why a message waits and until when, a suspension that survives a restart, a cancellation by job, a
+//! route that is none.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::sync::Arc;
@@ -90,4 +91,25 @@ async fn a_job_is_cancelled() {
     mta.operator().give(Order { kind, given, ..suspension(&*clock, selector) }).await.unwrap();
     run_until(&mta, || spool.is_empty()).await;
     assert_eq!(mta.operator().totals().messages, 0);
+}
+
+/// It does not go the usual way, where it would end at once (there is no such domain), until the order is taken back.
+#[tokio::test]
+async fn what_is_bound_to_no_route_at_all_waits() {
+    let (mta, clock) = system(Arc::new(MemorySpool::default()));
+    let kind = OrderKind::Bind("the other one".into());
+    let order = Order { kind, ..suspension(&*clock, Selector::default()) };
+    mta.operator().give(order.clone()).await.unwrap();
+    let body = Message::from_bytes(b"Subject: hello\r\n\r\n".to_vec());
+    let id = mta.submit(&envelope(), body).await.unwrap();
+    let waits_here = || {
+        let waits = mta.operator().why(id);
+        let site = mta.operator().sites().into_iter().find(|site| &*site.site.pool == "the other one");
+        site.is_some() && waits.first().is_some_and(|waits| waits.reason == Reason::LanePostponed)
+    };
+    run_until(&mta, waits_here).await;
+    mta.operator().take_back(&order.key()).await.unwrap();
+    // Else it would look again within a minute.
+    mta.operator().flush(&Selector::default());
+    run_until(&mta, || mta.operator().why(id).is_empty()).await;
 }
