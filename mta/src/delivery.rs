@@ -1,7 +1,7 @@
 //! Handing one message to the hosts of one destination: route, TLS policy, connection, transfer.
 //!
 //! Invariants: comes back with one status for each recipient that it was given, in their order, within the sum of
-//! the client's time-outs. A connection is used again only under the decision that it was opened under, and only
+//! the client's time-outs; at a pace, those that were not tried are left out at the end. A connection is used again only under the decision that it was opened under, and only
 //! for the domain that decision was made for, unless nobody asks for more than trying.
 //!
 //! Standards: RFC 5321 5.1; RFC 7672 2.2; RFC 8461 5; RFC 8689 4.2 and 5; RFC 2033.
@@ -30,7 +30,7 @@ use crate::section::says_tls_required_no;
 
 mod transfer;
 
-pub(crate) use transfer::Pacing;
+pub(crate) use transfer::{Pacing, SoFar};
 
 /// What makes two connections alike: where they lead and how they are protected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,7 +138,7 @@ impl Delivery {
         }
     }
 
-    /// Delivers to recipients that all live at `destination`.
+    /// Delivers to recipients that all live at `destination`. Fewer statuses than recipients: the last ones were not tried.
     pub(crate) async fn deliver(
         &self,
         destination: &Host,
@@ -164,7 +164,7 @@ impl Delivery {
             Err(status) => vec![*status; recipients],
             Ok(plan) => {
                 let transaction = Transaction { envelope, message };
-                self.transfer(destination, via, &plan, transaction, gate, &mut timings).await?.statuses
+                self.transfer(destination, via, &plan, transaction, gate, &mut timings).await?
             }
         };
         timings.total = clock.mono().since(start);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use postwright_core::{EnhancedStatus, Envelope, Message, Recipient, Refusal, Reply};
 use postwright_smtp_server::{Accepted, Acceptor, Handler, Peer, Session};
 
-use crate::feedback::FeedbackEvent;
+use crate::feedback::{FeedbackEvent, Hearers};
 use crate::pipeline::{self, Arrival};
 use crate::system::System;
 use crate::{Event, Relay};
@@ -42,7 +42,8 @@ impl Reception {
         let (feedback, owner, message) = (feedback.clone(), system.clone(), message.clone());
         // Reading takes milliseconds and the list waits for the disk: not among those who serve connections.
         let read = tokio::task::spawn_blocking(move || {
-            feedback.receive(&ours, &message, owner.world.clock.now(), &owner.observers)
+            let (now, pace) = (owner.world.clock.now(), owner.pace.as_deref());
+            feedback.receive(&ours, &message, Hearers { now, observers: &owner.observers, pace })
         });
         let failed = || Refusal::known(451, EnhancedStatus::known(4, 3, 0), "Try again later");
         read.await.unwrap_or_else(|_| Err(failed()))?;

@@ -84,7 +84,7 @@ pub use https::HttpsClient;
 pub use intake::{Intake, Reception};
 pub use metrics::{Counts, Metrics};
 pub use operator::Operator;
-pub use pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
+pub use pace::{Departure, Exit, NotNow, Pace, Pass, Returned, Sent};
 pub use policy::{MessagePolicy, Visit};
 pub use relay::{RecipientCheck, Relay, Trusts, TrustsSession};
 pub use routes::{Routes, Via, ViaError};

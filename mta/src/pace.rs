@@ -107,6 +107,20 @@ pub struct Sent<'a> {
     pub statuses: &'a [DeliveryStatus],
 }
 
+/// What came back about a message that a server had taken.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Returned<'a> {
+    /// The message, as it left; without its size.
+    pub departure: Departure<'a>,
+    /// The name of the way out that it took; `None` is the system's own, or unknown.
+    pub exit: Option<&'a str>,
+    /// Its recipient complained; else the address refused it.
+    pub complaint: bool,
+    /// What was said.
+    pub note: &'a str,
+}
+
 /// Decides when something may be sent and from where, and hears what came of it.
 pub trait Pace: Send + Sync {
     /// A pass for a new connection with a first message on it; or when to ask again.
@@ -117,6 +131,17 @@ pub trait Pace: Send + Sync {
 
     /// What became of a message. The pass of its connection is still held.
     fn observe(&self, departure: Departure<'_>, sent: Sent<'_>, now: Timestamp);
+
+    /// What came back later by mail: a bounce, or a complaint of the recipient's.
+    fn returned(&self, returned: Returned<'_>, now: Timestamp) {
+        let _ = (returned, now);
+    }
+
+    /// Most recipients in one transaction; a message to more of them is sent as several.
+    fn recipients(&self, departure: Departure<'_>, now: Timestamp) -> Option<u32> {
+        let _ = (departure, now);
+        None
+    }
 
     /// Which connections it may share: only those of departures with the same name. Pools of ways out are kept
     /// apart by it.

@@ -20,7 +20,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright_bounce::dsn::{Action, DsnId, Fate, Original};
@@ -35,7 +35,7 @@ use postwright_queue::{Change, Entry, Progress, SpoolError, SpoolId};
 use postwright_smtp_proto::client::Timings;
 
 use crate::bodies::Held;
-use crate::delivery::{Delivered, Pacing};
+use crate::delivery::{Delivered, Pacing, SoFar};
 use crate::dispatch;
 use crate::feedback::{Gate, return_path};
 use crate::guard::{Panicked, guarded};
@@ -272,12 +272,23 @@ async fn deliver(
         let pacing = pacing(system, attempt, entry.size);
         let via = dispatch::way(system, attempt)?;
         let delivery = system.delivery.deliver(&attempt.lane.host, &via, envelope, body, pacing.as_ref());
-        match tokio::time::timeout(left, delivery).await {
+        let ended = tokio::time::timeout(left, delivery).await;
+        if let (Some(feedback), Some(pacing)) = (&system.feedback, &pacing)
+            && let Some(trail) = pacing.so_far().trail.take()
+        {
+            feedback.took(entry, pacing.domain, &trail);
+        }
+        match ended {
             Ok(delivered) => {
                 let Delivered { statuses, timings } = delivered?;
                 (statuses, Some(timings))
             }
-            Err(_) => (vec![expired(clock.now()); count], None),
+            Err(_) => {
+                let known = pacing.as_ref().map(|pacing| std::mem::take(&mut pacing.so_far().statuses));
+                let mut known = known.unwrap_or_default();
+                known.resize(count, expired(clock.now()));
+                (known, None)
+            }
         }
     };
     let mut statuses = statuses.into_iter();
@@ -290,7 +301,8 @@ fn pacing<'a>(system: &'a System, attempt: &'a Attempt, octets: u64) -> Option<P
     let (pace, domain) = (system.pace.as_deref()?, attempt.lane.host.domain()?);
     let (tenant, stream) = (&*attempt.lane.tenant, &*attempt.lane.stream);
     let site = attempt.site.as_ref().map_or(domain.as_str(), |site| &*site.name);
-    Some(Pacing { pace, domain, site, tenant, stream, octets })
+    let so_far = Mutex::new(SoFar::default());
+    Some(Pacing { pace, domain, site, tenant, stream, octets, so_far })
 }
 
 /// Makes what an attempt brought durable, together with the notifications about it, and tells of it.

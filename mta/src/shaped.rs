@@ -16,7 +16,7 @@ use postwright_shaping::{
     Site, Source, Way,
 };
 
-use crate::pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
+use crate::pace::{Departure, Exit, NotNow, Pace, Pass, Returned, Sent};
 
 /// How long a way out that failed is left alone.
 const EXIT_PAUSE: Duration = Duration::from_secs(60);
@@ -88,11 +88,22 @@ impl Shaped {
         }
     }
 
-    fn path_by(&self, departure: Departure<'_>, exit: Option<&Exit>) -> Path {
+    fn path_by(&self, departure: Departure<'_>, exit: Option<Arc<str>>) -> Path {
         let path = self.path(departure);
         match exit {
             None => path,
-            Some(exit) => Path { source: Some(Arc::clone(&exit.name)), pool: self.pool(departure), ..path },
+            Some(name) => Path { source: Some(name), pool: self.pool(departure), ..path },
+        }
+    }
+
+    /// The names of all sources that a departure may leave by; one without a name if there is no pool.
+    fn sources(&self, departure: Departure<'_>, now: Timestamp) -> Vec<Option<Arc<str>>> {
+        let pool = self.pool(departure);
+        let pool = pool.as_deref().and_then(|name| self.egress.pool(name));
+        let order = pool.and_then(|pool| self.egress.candidates(pool, Self::key(departure), 0, now).ok());
+        match order {
+            Some(order) => order.iter().map(|source| Some(Arc::clone(&source.name))).collect(),
+            None => vec![None],
         }
     }
 
@@ -207,7 +218,7 @@ impl Pace for Shaped {
         {
             return Err(NotNow::new(now, "another source of the pool comes first"));
         }
-        let path = self.path_by(departure, exit);
+        let path = self.path_by(departure, exit.map(|exit| Arc::clone(&exit.name)));
         match self.shaper.admit(&path, Ask::message(departure.octets), now) {
             // A message needs nothing to be held.
             Admission::Granted(permit) => {
@@ -219,7 +230,7 @@ impl Pace for Shaped {
     }
 
     fn observe(&self, departure: Departure<'_>, sent: Sent<'_>, now: Timestamp) {
-        let path = self.path_by(departure, sent.exit);
+        let path = self.path_by(departure, sent.exit.map(|exit| Arc::clone(&exit.name)));
         let mut tell_connection = sent.new_connection;
         for status in sent.statuses {
             let signal = self.signal(status);
@@ -238,6 +249,23 @@ impl Pace for Shaped {
         }
     }
 
+    fn returned(&self, returned: Returned<'_>, now: Timestamp) {
+        let path = self.path_by(returned.departure, returned.exit.map(Into::into));
+        let signal = if returned.complaint { Signal::Complained } else { Signal::Bounced };
+        self.shaper.observe(&path, signal, returned.note, now);
+    }
+
+    /// The smallest number of all sources that it may leave by: which of them it will be is not known yet.
+    fn recipients(&self, departure: Departure<'_>, now: Timestamp) -> Option<u32> {
+        let sources = self.sources(departure, now).into_iter();
+        sources
+            .filter_map(|source| {
+                let path = self.path_by(departure, source);
+                self.shaper.recipients_per_message(&path, now)
+            })
+            .min()
+    }
+
     fn way(&self, departure: Departure<'_>) -> Arc<str> {
         self.pool(departure).unwrap_or_default()
     }
@@ -245,5 +273,50 @@ impl Pace for Shaped {
     fn exit_failed(&self, exit: &Exit, why: &str, now: Timestamp) {
         tracing::warn!(source = %exit.name, %why, "a source cannot be used; its mail takes another one");
         self.shaper.suspend(&[(Dimension::Source, &exit.name)], now + EXIT_PAUSE, why, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postwright_shaping::{Change, MemoryTokenStore, Policy, WarmUp, Zone};
+
+    use super::*;
+
+    /// The source and the provider are those of the servers that took the message, not of the recipient's domain.
+    #[test]
+    fn what_comes_back_later_counts_for_the_source_and_the_provider_that_took_it() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let shaper = Arc::new(Shaper::new(Policy::new(), Arc::new(MemoryTokenStore::new())));
+        let plan = |source: &str, provider: &str| WarmUp {
+            name: format!("{source} {provider}").into(),
+            provider: Some(provider.into()),
+            ..WarmUp::of(source, "1000*9".parse().unwrap(), Zone::UTC.day(now))
+        };
+        let plans = ["a gmail", "b gmail", "a yahoo"].map(|name| name.split_once(' ').unwrap());
+        shaper.set_warmups(plans.map(|(source, provider)| plan(source, provider)).into(), now);
+        let pace = Shaped::new(Arc::clone(&shaper), Arc::new(Classifier::built_in()));
+        let (domain, host) = ("customer.example".parse().unwrap(), "aspmx.l.google.com".parse().unwrap());
+        let hosts = [host];
+        let departure =
+            Departure { domain: &domain, hosts: &hosts, site: "site", tenant: "", stream: "", octets: 0 };
+        let returned =
+            |complaint| Returned { departure, exit: Some("a"), complaint, note: "550 5.1.1 no such user" };
+        let path = pace.path_by(departure, Some("a".into()));
+        assert_eq!(path.provider.as_deref(), Some("gmail"));
+        for _ in 0..100 {
+            shaper.observe(&path, Signal::Delivered, "", now);
+        }
+        // 2 of 102 are no more than 2 %, 3 of 103 are.
+        for paused in [0, 0, 1] {
+            pace.returned(returned(false), now);
+            assert_eq!(shaper.events().len(), paused);
+        }
+        assert_eq!(shaper.events()[0].change, Change::WarmUpPaused { plan: "a gmail".into() });
+        // Fifty complaints an hour are the built-in rule's.
+        for slowed in [false, true] {
+            let is_pace = |event: &postwright_shaping::Event| matches!(event.change, Change::Pace { .. });
+            assert_eq!(shaper.events().iter().any(is_pace), slowed);
+            (0..50).for_each(|_| pace.returned(returned(true), now));
+        }
     }
 }

@@ -13,7 +13,7 @@ use postwright::core::{
 };
 use postwright::feedback::{
     Departed, Feedback, FeedbackEvent, FeedbackOptions, FeedbackStore, Ignored, Incoming, Journal,
-    MemoryJournal, StoreError, on_feedback,
+    MemoryJournal, StoreError, Trail, on_feedback,
 };
 use postwright::queue::{MemorySpool, SpoolId};
 use postwright::smtp_client::{Client, Trust};
@@ -308,9 +308,21 @@ fn the_journal_keeps_its_contract(journal: &dyn Journal) {
     assert_eq!(journal.find(first), Some(departed("<1@b>")));
     assert_eq!(journal.by_message_id("<2@b>"), Some((second, departed("<2@b>"))));
     assert_eq!(journal.by_message_id("<3@b>"), None);
+    let hosts = vec!["mx1.y.example".parse().unwrap(), "mx2.y.example".parse().unwrap()];
+    let trail = Trail { exit: Some("a".into()), site: "mx.y.example".into(), hosts };
+    let plain = Trail { exit: None, site: "127.0.0.1:25".into(), hosts: Vec::new() };
+    let (y, z): (Domain, Domain) = ("y.example".parse().unwrap(), "z.example".parse().unwrap());
+    assert_eq!(journal.trail(second, &y), None);
+    journal.took(first, &y, &plain);
+    journal.took(second, &y, &plain);
+    journal.took(second, &y, &trail);
+    journal.took(second, &z, &plain);
+    assert_eq!(journal.trail(first, &y), Some(plain.clone()));
+    assert_eq!((journal.trail(second, &y), journal.trail(second, &z)), (Some(trail), Some(plain)));
     journal.forget(new);
     assert_eq!((journal.find(first), journal.by_message_id("<1@b>")), (None, None));
     assert!(journal.find(second).is_some());
+    assert!(journal.trail(first, &y).is_none() && journal.trail(second, &y).is_some());
 }
 
 #[test]

@@ -385,6 +385,11 @@ impl Shaper {
         self.adaptation.sweep(now);
     }
 
+    /// Most recipients in a transaction on a path, if limited: known without asking for anything.
+    pub fn recipients_per_message(&self, path: &Path, now: Timestamp) -> Option<u32> {
+        self.lane_state(path, now).recipients_per_message
+    }
+
     /// Takes in what happened on a path; `text` is the receiver's reply, or empty.
     pub fn observe(&self, path: &Path, signal: Signal, text: &str, now: Timestamp) {
         let lane = self.lane_state(path, now);

@@ -1,4 +1,4 @@
-//! The transfer of one message: on a connection that is open and idle, or on a new one, at a pace.
+//! The transfer of one message, in as many transactions as its recipients need: on a connection that is open and idle, or on a new one, at a pace.
 //!
 //! Invariant: with a pace, every open connection carries its pass from the moment it is opened to the moment it is
 //! closed, idle or not, and nothing is sent on it without a word of the pace. What a pass is refused for because of
@@ -6,16 +6,17 @@
 //!
 //! Not here: where to (delivery.rs), which limits (pace.rs).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postwright_core::{Domain, Host, World};
+use postwright_core::{DeliveryStatus, Domain, Envelope, Host, Outcome, Recipient, World};
 use postwright_smtp_client::policy::Attempt;
 use postwright_smtp_client::{Connection, UnixConnector, Watch, is_lost};
 use postwright_smtp_proto::client::{Report, Timings, Transaction};
 
 use super::{Delivery, Key, Plan, Told, key};
 use crate::exit::{ByExit, attempts_by};
+use crate::feedback::Trail;
 use crate::pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
 use crate::routes::Via;
 
@@ -32,6 +33,23 @@ pub(crate) struct Pacing<'a> {
     pub(crate) tenant: &'a str,
     pub(crate) stream: &'a str,
     pub(crate) octets: u64,
+    /// What is known already of an attempt that may be cut off.
+    pub(crate) so_far: Mutex<SoFar>,
+}
+
+/// What an attempt has brought until now.
+#[derive(Default)]
+pub(crate) struct SoFar {
+    /// Of the recipients of the transactions that are over, in order.
+    pub(crate) statuses: Vec<DeliveryStatus>,
+    /// The way of the last transaction that a server took.
+    pub(crate) trail: Option<Trail>,
+}
+
+impl Pacing<'_> {
+    pub(crate) fn so_far(&self) -> MutexGuard<'_, SoFar> {
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One message on its way to the servers of a plan.
@@ -56,12 +74,37 @@ struct Passing<'a> {
     pace: &'a dyn Pace,
     departure: Departure<'a>,
     world: &'a World,
+    gate: &'a Pacing<'a>,
 }
 
 impl Passing<'_> {
     fn observe(&self, exit: Option<&Exit>, new_connection: bool, report: &Report) {
         let sent = Sent { exit, new_connection, statuses: &report.statuses };
         self.pace.observe(self.departure, sent, self.world.clock.now());
+        if report
+            .statuses
+            .iter()
+            .any(|status| matches!(status.outcome, Outcome::Delivered | Outcome::Relayed))
+        {
+            self.gate.so_far().trail = Some(Trail {
+                exit: exit.map(|exit| (*exit.name).into()),
+                site: self.departure.site.into(),
+                hosts: self.departure.hosts.to_vec(),
+            });
+        }
+    }
+
+    /// An envelope in as many parts as the pace wants: each is a transaction of its own.
+    fn parts(&self, transaction: Transaction) -> Vec<Transaction> {
+        let Transaction { mut envelope, message } = transaction;
+        let most = self.pace.recipients(self.departure, self.world.clock.now());
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most.max(1)).unwrap_or(usize::MAX));
+        let recipients = std::mem::take(&mut envelope.recipients);
+        let part = |recipients: &[Recipient]| Transaction {
+            envelope: Envelope { recipients: recipients.to_vec(), ..envelope.clone() },
+            message: message.clone(),
+        };
+        recipients.chunks(most).map(part).collect()
     }
 }
 
@@ -75,25 +118,47 @@ impl Delivery {
         transaction: Transaction,
         gate: Option<&Pacing<'_>>,
         timings: &mut Timings,
-    ) -> Result<Report, NotNow> {
+    ) -> Result<Vec<DeliveryStatus>, NotNow> {
         let mut hosts: Vec<Domain> =
             plan.attempts.iter().filter_map(|attempt| attempt.target.host.domain().cloned()).collect();
         hosts.dedup();
         let passing = gate.map(|gate| {
-            let Pacing { pace, domain, site, tenant, stream, octets } = *gate;
+            let Pacing { pace, domain, site, tenant, stream, octets, .. } = *gate;
             let departure = Departure { domain, hosts: &hosts, site, tenant, stream, octets };
-            Passing { pace, departure, world: &self.world }
+            Passing { pace, departure, world: &self.world, gate }
         });
-        let way = passing.as_ref().map(|passing| passing.pace.way(passing.departure)).unwrap_or_default();
-        let trip = Trip { destination, via, plan, transaction, way };
-        for attempt in &plan.attempts {
-            if let Some(report) = self.on_an_idle_one(&trip, attempt, passing.as_ref(), timings).await {
+        let Some(passing) = &passing else {
+            let trip = Trip { destination, via, plan, transaction, way: Arc::default() };
+            return Ok(self.one(&trip, None, timings).await?.statuses);
+        };
+        let way = passing.pace.way(passing.departure);
+        for transaction in passing.parts(transaction) {
+            let trip = Trip { destination, via, plan, transaction, way: way.clone() };
+            match self.one(&trip, Some(passing), timings).await {
+                Ok(report) => passing.gate.so_far().statuses.extend(report.statuses),
+                // What is over is over; the recipients without a status have not been tried.
+                Err(_) if !passing.gate.so_far().statuses.is_empty() => break,
+                Err(not_now) => return Err(not_now),
+            }
+        }
+        Ok(std::mem::take(&mut passing.gate.so_far().statuses))
+    }
+
+    /// One transaction.
+    async fn one(
+        &self,
+        trip: &Trip<'_>,
+        passing: Option<&Passing<'_>>,
+        timings: &mut Timings,
+    ) -> Result<Report, NotNow> {
+        for attempt in &trip.plan.attempts {
+            if let Some(report) = self.on_an_idle_one(trip, attempt, passing, timings).await {
                 return Ok(report);
             }
         }
-        match &passing {
-            Some(passing) => self.paced(&trip, passing, timings).await,
-            None => match self.depart(&trip, None, timings).await {
+        match passing {
+            Some(passing) => self.paced(trip, passing, timings).await,
+            None => match self.depart(trip, None, timings).await {
                 Departed::Sent(report) => Ok(report),
                 Departed::Fault(why) => Err(NotNow::new(self.world.clock.now() + NO_EXIT_PAUSE, why)),
             },

@@ -1,6 +1,6 @@
 //! Around a delivery: who is not tried, and the return path of the rest.
 //!
-//! Invariant: one status for each recipient of the attempt, in order, whoever gave it.
+//! Invariant: one status for each recipient of the attempt, in order, whoever gave it, up to the first that was not tried.
 //!
 //! Not here: delivering (pipeline.rs).
 
@@ -33,10 +33,11 @@ impl Gate {
         Gate { open: open.collect(), stopped }
     }
 
-    /// All statuses in the order of the attempt; `tried` are those of [`Gate::open`], in its order.
+    /// All statuses in the order of the attempt; `tried` are those of [`Gate::open`], in its order. They end before the first
+    /// recipient that was not tried.
     pub(crate) fn join(self, tried: Vec<DeliveryStatus>) -> Vec<DeliveryStatus> {
         let mut tried = VecDeque::from(tried);
-        self.stopped.into_iter().filter_map(|stopped| stopped.or_else(|| tried.pop_front())).collect()
+        self.stopped.into_iter().map_while(|stopped| stopped.or_else(|| tried.pop_front())).collect()
     }
 }
 

@@ -15,8 +15,8 @@ use postwright_core::{Domain, EnhancedStatus, Envelope, Host, Mailbox, Message, 
 use postwright_queue::SpoolId;
 
 use super::{Departed, Feedback, FeedbackEvent, add, rate_key};
-use crate::Event;
 use crate::event::Observers;
+use crate::{Departure, Event, Pace, Returned};
 
 /// Why something that came to the bounce domain changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,14 @@ pub enum Incoming {
     About(SpoolId),
     /// An address for complaints and bounces that name the message themselves.
     Open,
+}
+
+/// When something came, and who is to know of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Hearers<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) observers: &'a Observers,
+    pub(crate) pace: Option<&'a dyn Pace>,
 }
 
 impl Feedback {
@@ -95,8 +103,7 @@ impl Feedback {
         &self,
         to: &[Mailbox],
         message: &Message,
-        now: Timestamp,
-        observers: &Observers,
+        hearers: Hearers<'_>,
     ) -> Result<(), Refusal> {
         let limits = Limits::default();
         let mut octets = Vec::new();
@@ -110,14 +117,14 @@ impl Feedback {
         let report = read(&octets, &self.options.classifier, &limits);
         for address in to {
             // It was looked at when it was given; between the two its day may have ended.
-            if let Ok(incoming) = self.resolve(address, now)
-                && let Err(why) = self.act(incoming, &report, now, observers)
+            if let Ok(incoming) = self.resolve(address, hearers.now)
+                && let Err(why) = self.act(incoming, &report, hearers)
             {
                 add(match why {
                     Ignored::AutoReply => &self.counters.auto_replies,
                     _ => &self.counters.unmatched,
                 });
-                observers.tell(Event::Feedback(&FeedbackEvent::Ignored(why)));
+                hearers.observers.tell(Event::Feedback(&FeedbackEvent::Ignored(why)));
             }
         }
         self.list.sync().map_err(|error| {
@@ -130,19 +137,13 @@ impl Feedback {
         })
     }
 
-    fn act(
-        &self,
-        incoming: Incoming,
-        report: &MailReport,
-        now: Timestamp,
-        observers: &Observers,
-    ) -> Result<(), Ignored> {
+    fn act(&self, incoming: Incoming, report: &MailReport, hearers: Hearers<'_>) -> Result<(), Ignored> {
         match report.kind {
             Kind::AutoReply => return Err(Ignored::AutoReply),
             Kind::Dsn | Kind::Bounce | Kind::Arf => {}
             _ => return Err(Ignored::NoFailure),
         }
-        let (about, departed) = self.message(incoming, report, now).ok_or(Ignored::Unmatched)?;
+        let (about, departed) = self.message(incoming, report, hearers.now).ok_or(Ignored::Unmatched)?;
         let only = match &departed.recipients[..] {
             [only] => Some(&**only),
             _ => None,
@@ -159,7 +160,7 @@ impl Feedback {
                 done = done.or(Err(Ignored::Unmatched));
                 continue;
             };
-            self.returned(about, &departed, &recipient, one, told, now, observers);
+            self.returned(about, &departed, &recipient, one, told, hearers);
             done = Ok(());
         }
         // A complaint that does not say whose it is comes from the only one who had the message.
@@ -169,7 +170,7 @@ impl Feedback {
             && tells_complaint(report)
         {
             let one = RecipientReport::complaint(&recipient.to_string());
-            self.returned(about, &departed, &recipient, &one, Told::Complaint, now, observers);
+            self.returned(about, &departed, &recipient, &one, Told::Complaint, hearers);
             done = Ok(());
         }
         done
@@ -198,7 +199,6 @@ impl Feedback {
         self.journal.by_message_id(report.original_message_id.as_deref()?)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what happened, to whom, and whom to tell")]
     fn returned(
         &self,
         about: SpoolId,
@@ -206,9 +206,9 @@ impl Feedback {
         recipient: &Mailbox,
         one: &RecipientReport,
         told: Told,
-        now: Timestamp,
-        observers: &Observers,
+        hearers: Hearers<'_>,
     ) {
+        let Hearers { now, observers, pace } = hearers;
         let (counter, happening) = match told {
             Told::Complaint => (&self.counters.complaints, Happening::Complained),
             _ => (&self.counters.bounces, Happening::Bounced),
@@ -217,6 +217,13 @@ impl Feedback {
         let (tenant, stream) = (&departed.tenant, &departed.stream);
         self.count(&rate_key(tenant, stream, recipient), happening, now, observers);
         let note = one.diagnostic.as_deref().unwrap_or("");
+        if let (Some(pace), Host::Domain(domain)) = (pace, recipient.host()) {
+            let trail = self.journal.trail(about, domain).unwrap_or_default();
+            let departure =
+                Departure { domain, hosts: &trail.hosts, site: &trail.site, tenant, stream, octets: 0 };
+            let complaint = told == Told::Complaint;
+            pace.returned(Returned { departure, exit: trail.exit.as_deref(), complaint, note }, now);
+        }
         let suppressed = self.judge(&one.classification, tenant, stream, recipient, note, now);
         observers.tell(Event::Feedback(&FeedbackEvent::Returned {
             about,

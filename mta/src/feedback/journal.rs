@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use postwright_core::Timestamp;
+use postwright_core::{Domain, Timestamp};
 use postwright_queue::SpoolId;
 
 /// A message that left.
@@ -25,10 +25,25 @@ pub struct Departed {
     pub message_id: Option<Box<str>>,
 }
 
+/// The way that a message took to one domain, the last time that it was handed over: what pace and warm-up count by.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trail {
+    /// The name of the way out; `None` is the system's own, or unknown.
+    pub exit: Option<Box<str>>,
+    /// The next hop's name.
+    pub site: Box<str>,
+    /// The mail hosts of its recipients' domain.
+    pub hosts: Vec<Domain>,
+}
+
 /// Where departures are remembered.
 pub trait Journal: Send + Sync {
     /// Remembers one; the same id again replaces it.
     fn note(&self, id: SpoolId, departed: &Departed, now: Timestamp);
+    /// Remembers the way that a message took to a domain.
+    fn took(&self, id: SpoolId, domain: &Domain, trail: &Trail);
+    /// The way that a message took to a domain.
+    fn trail(&self, id: SpoolId, domain: &Domain) -> Option<Trail>;
     /// The message of that id.
     fn find(&self, id: SpoolId) -> Option<Departed>;
     /// The last message with that `Message-ID`.
@@ -44,6 +59,7 @@ pub struct MemoryJournal(Mutex<Kept>);
 #[derive(Debug, Default)]
 struct Kept {
     departed: BTreeMap<SpoolId, Departed>,
+    trails: BTreeMap<(SpoolId, Domain), Trail>,
     ids: BTreeMap<Box<str>, SpoolId>,
 }
 
@@ -54,6 +70,16 @@ impl Journal for MemoryJournal {
             kept.ids.insert(message_id.clone(), id);
         }
         kept.departed.insert(id, departed.clone());
+    }
+
+    fn took(&self, id: SpoolId, domain: &Domain, trail: &Trail) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.trails.insert((id, domain.clone()), trail.clone());
+    }
+
+    fn trail(&self, id: SpoolId, domain: &Domain) -> Option<Trail> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.trails.get(&(id, domain.clone())).cloned()
     }
 
     fn find(&self, id: SpoolId) -> Option<Departed> {
@@ -69,6 +95,7 @@ impl Journal for MemoryJournal {
     fn forget(&self, before: Timestamp) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.departed.retain(|id, _| id.created() >= before);
+        kept.trails.retain(|(id, _), _| id.created() >= before);
         kept.ids.retain(|_, id| id.created() >= before);
     }
 }

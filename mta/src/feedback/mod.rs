@@ -35,8 +35,9 @@ use postwright_core::{
 use postwright_queue::{Entry, SpoolId};
 
 pub(crate) use gate::{Gate, return_path};
+pub(crate) use incoming::Hearers;
 pub use incoming::{Ignored, Incoming};
-pub use journal::{Departed, Journal, MemoryJournal};
+pub use journal::{Departed, Journal, MemoryJournal, Trail};
 #[cfg(feature = "embedded")]
 pub use store::{FeedbackStore, StoreError};
 
@@ -269,6 +270,13 @@ impl Feedback {
             now,
         );
         ReversePath::Mailbox(path)
+    }
+
+    /// The way that a message took to a domain, for what comes back about it.
+    pub(crate) fn took(&self, entry: &Entry, domain: &Domain, trail: &Trail) {
+        if self.options.signer.is_some() && entry.metadata.contains_key(ORIGINATED) {
+            self.journal.took(entry.id, domain, trail);
+        }
     }
 
     /// A recipient's end, as the delivery saw it: for the rates, and for the list if the address is dead.

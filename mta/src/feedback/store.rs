@@ -5,6 +5,7 @@
 //! | `meta` | `format` | format version, u32 little-endian |
 //! | `list` | address, 0, tenant, 0, stream | the entry as a line of CSV |
 //! | `departed` | id | tenant, stream, sender, message id, recipients: parted by tabs |
+//! | `trails` | id, domain | way out, site, mail hosts: parted by tabs |
 //! | `ids` | `Message-ID` | id |
 //!
 //! Invariant: what [`Suppressions::sync`] confirmed survives a power cut. An address that is not on the list costs one hash and one
@@ -18,10 +19,10 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use postwright_bounce::suppress::{Entry, Filter, Scope, Suppressions, from_csv, key, to_csv};
-use postwright_core::{Mailbox, Timestamp};
+use postwright_core::{Domain, Mailbox, Timestamp};
 use postwright_queue::SpoolId;
 
-use super::{Departed, Journal};
+use super::{Departed, Journal, Trail};
 
 const FORMAT: u32 = 1;
 /// Longest `Message-ID` that messages are found by, in octets (RFC 5322 2.1.1: a line).
@@ -84,6 +85,7 @@ pub struct FeedbackStore {
     db: Database,
     list: Keyspace,
     departed: Keyspace,
+    trails: Keyspace,
     ids: Keyspace,
     filter: RwLock<Filter>,
     /// Changes wait for a sync.
@@ -120,6 +122,7 @@ impl FeedbackStore {
         let store = FeedbackStore {
             list: db.keyspace("list", plain).map_err(unavailable)?,
             departed: db.keyspace("departed", plain).map_err(unavailable)?,
+            trails: db.keyspace("trails", plain).map_err(unavailable)?,
             ids: db.keyspace("ids", plain).map_err(unavailable)?,
             db,
             filter: RwLock::default(),
@@ -263,6 +266,29 @@ fn read_departed(value: &[u8]) -> Option<Departed> {
     })
 }
 
+fn trail_row(id: SpoolId, domain: &Domain) -> Vec<u8> {
+    [id.as_bytes(), domain.as_str().as_bytes()].concat()
+}
+
+fn write_trail(trail: &Trail) -> String {
+    let clean = |text: &str| text.replace('\t', " ");
+    let mut out = [trail.exit.as_deref().unwrap_or(""), &trail.site].map(clean).join("\t");
+    for host in &trail.hosts {
+        out.push('\t');
+        out.push_str(host.as_str());
+    }
+    out
+}
+
+fn read_trail(value: &[u8]) -> Option<Trail> {
+    let mut fields = std::str::from_utf8(value).ok()?.split('\t');
+    Some(Trail {
+        exit: fields.next().filter(|exit| !exit.is_empty()).map(Into::into),
+        site: fields.next()?.into(),
+        hosts: fields.filter_map(|host| host.parse().ok()).collect(),
+    })
+}
+
 impl Journal for FeedbackStore {
     fn note(&self, id: SpoolId, departed: &Departed, _: Timestamp) {
         let noted = self.departed.insert(*id.as_bytes(), write_departed(departed));
@@ -273,6 +299,16 @@ impl Journal for FeedbackStore {
         if let Err(error) = noted.and(indexed) {
             tracing::error!(%error, %id, "a departure is not remembered: its bounces will not be matched");
         }
+    }
+
+    fn took(&self, id: SpoolId, domain: &Domain, trail: &Trail) {
+        if let Err(error) = self.trails.insert(trail_row(id, domain), write_trail(trail)) {
+            tracing::error!(%error, %id, "the way of a message is not remembered: its bounces will slow nothing down");
+        }
+    }
+
+    fn trail(&self, id: SpoolId, domain: &Domain) -> Option<Trail> {
+        read_trail(&self.trails.get(trail_row(id, domain)).ok()??)
     }
 
     fn find(&self, id: SpoolId) -> Option<Departed> {
@@ -295,6 +331,9 @@ impl Journal for FeedbackStore {
             }
             if let Some(message_id) = read_departed(&value).and_then(|departed| departed.message_id) {
                 let _ = self.ids.remove(&*message_id);
+            }
+            for row in self.trails.prefix(octets) {
+                let _ = row.key().map(|row| self.trails.remove(row));
             }
             if self.departed.remove(octets).is_err() {
                 return;
