@@ -116,6 +116,12 @@ impl Operator {
         flushed
     }
 
+    /// Lanes that wait for the [pace](crate::Pace) ask it again at once: it has changed its mind.
+    pub fn ask_pace_again(&self) {
+        self.system.scheduler().end_postponements(self.system.world.clock.now());
+        self.system.wake.notify_one();
+    }
+
     async fn carry_out(&self, effects: Vec<Effect>) -> Result<(), SpoolError> {
         let mut stored = Ok(());
         for effect in effects {

@@ -304,6 +304,25 @@ fn a_flush_makes_everything_that_matches_due() {
 }
 
 #[test]
+fn postponed_lanes_ask_again_when_they_are_told_to_and_retries_wait() {
+    let mut world = World::exact();
+    world.accept(&["a@one.example"]);
+    world.accept(&["a@two.example"]);
+    for attempt in world.attempts() {
+        if attempt.lane.host.to_string() == "two.example" {
+            world.finish_with(attempt, 452);
+            continue;
+        }
+        world.postpone(attempt, START + DAY, postwright_queue::scheduler::Scope::Lane);
+    }
+    assert!(world.attempts().is_empty());
+    world.scheduler.end_postponements(world.now);
+    let attempts = world.attempts();
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(attempts[0].lane.host.to_string(), "one.example");
+}
+
+#[test]
 fn a_paused_site_can_be_resumed() {
     let mut world = World::exact();
     world.accept(&["a@one.example"]);

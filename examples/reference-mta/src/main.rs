@@ -16,6 +16,7 @@ mod outbound;
 mod pacing;
 mod reporting;
 mod rotation_file;
+mod shared_counts;
 mod signals;
 mod storage;
 

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postwright::bounce::classify::Classifier;
-use postwright::core::{Clock, World};
-use postwright::shaping::{AdaptSettings, MemoryTokenStore, Settings, Shaper};
+use postwright::core::{Clock, Timestamp, World};
+use postwright::shaping::{AdaptSettings, MemoryTokenStore, Settings, Shaper, TokenStore};
 use postwright::{Pace, Shaped};
 
 use crate::commands::Failure;
@@ -36,7 +36,8 @@ const HEAD: &str = "postwright-shaping 1";
 /// Keeps the state of a shaper on disk.
 pub(crate) struct Keeper {
     shaper: Arc<Shaper>,
-    store: Arc<MemoryTokenStore>,
+    /// `None` if the counts are on a server, which keeps them.
+    store: Option<Arc<MemoryTokenStore>>,
     clock: Arc<dyn Clock>,
     file: Option<PathBuf>,
 }
@@ -63,15 +64,11 @@ pub(crate) fn open(config: &Config, world: &World) -> Result<Option<Opened>, Fai
         Some(Ok(saved)) => saved,
         Some(Err(error)) => return Err(Failure::new(error)),
     };
-    let store = match &saved.counts {
-        None => MemoryTokenStore::new(),
-        Some(counts) => MemoryTokenStore::restore(counts, !saved.orderly, now),
-    };
-    let store = Arc::new(store);
+    let (tokens, store) = counts(config, &saved, now)?;
     let mut adapt = AdaptSettings::default();
     adapt.rules.extend(rules.automation.iter().cloned());
     let settings = Settings { lease: LEASE, adapt: Some(adapt) };
-    let shaper = Arc::new(Shaper::with_settings(rules.policy.clone(), store.clone(), settings));
+    let shaper = Arc::new(Shaper::with_settings(rules.policy.clone(), tokens, settings));
     shaper.set_warmups(rules.warmups.clone(), now);
     let restored = shaper.restore_warmups(&saved.warmups);
     tracing::info!(rules = %path.display(), restored, orderly = saved.orderly, "shaping");
@@ -87,6 +84,21 @@ pub(crate) fn open(config: &Config, world: &World) -> Result<Option<Opened>, Fai
     Ok(Some((Arc::new(pace), keeper)))
 }
 
+/// Where it is counted: on a server, or here, which then has to be kept.
+type Counts = (Arc<dyn TokenStore>, Option<Arc<MemoryTokenStore>>);
+
+fn counts(config: &Config, saved: &Saved, now: Timestamp) -> Result<Counts, Failure> {
+    if let Some(shared) = crate::shared_counts::open(&config.delivery)? {
+        return Ok((shared, None));
+    }
+    let store = match &saved.counts {
+        None => MemoryTokenStore::new(),
+        Some(counts) => MemoryTokenStore::restore(counts, !saved.orderly, now),
+    };
+    let store = Arc::new(store);
+    Ok((store.clone(), Some(store)))
+}
+
 /// Delivers while somebody keeps the state, if there is one to keep.
 pub(crate) async fn kept(keeper: Option<&Arc<Keeper>>, delivering: impl Future<Output = ()>) {
     match keeper {
@@ -99,6 +111,11 @@ pub(crate) async fn kept(keeper: Option<&Arc<Keeper>>, delivering: impl Future<O
 }
 
 impl Keeper {
+    /// What it keeps.
+    pub(crate) fn shaper(&self) -> Arc<Shaper> {
+        self.shaper.clone()
+    }
+
     /// Writes the state every second until `stop` resolves.
     async fn run(self: &Arc<Self>, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
@@ -133,11 +150,16 @@ impl Keeper {
     fn save(&self, orderly: bool) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
         let warmups = self.shaper.save_warmups();
+        let Some(store) = &self.store else {
+            let end = if orderly { "orderly" } else { "running" };
+            return replace(file, &format!("{HEAD} {end}\n{warmups}\n"))
+                .map_err(|error| format!("{}: {error}", file.display()));
+        };
         if orderly {
-            let text = format!("{HEAD} orderly\n{warmups}\n{}", self.store.snapshot());
+            let text = format!("{HEAD} orderly\n{warmups}\n{}", store.snapshot());
             return replace(file, &text).map_err(|error| format!("{}: {error}", file.display()));
         }
-        let checkpoint = self.store.checkpoint(AHEAD);
+        let checkpoint = store.checkpoint(AHEAD);
         let text = format!("{HEAD} running\n{warmups}\n{}", checkpoint.text);
         replace(file, &text).map_err(|error| format!("{}: {error}", file.display()))?;
         checkpoint.written();

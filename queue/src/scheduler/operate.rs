@@ -94,6 +94,18 @@ impl Scheduler {
         flushed
     }
 
+    /// Lanes that were postponed ask again at once: what stood in their way is gone. Retries wait as before.
+    pub fn end_postponements(&mut self, now: Timestamp) {
+        let postponed = self.lanes.iter().filter(|(_, lane)| lane.postponed_until.is_some());
+        let numbers: Vec<u32> = postponed.map(|(number, _)| number).collect();
+        for number in numbers {
+            if let Some(lane) = self.lanes.get_mut(number) {
+                lane.postponed_until = None;
+            }
+            self.activate(number, now);
+        }
+    }
+
     fn put_in_force(&mut self, order: Order, now: Timestamp) {
         let selector = order.selector.clone();
         let kind = order.kind.clone();

@@ -14,14 +14,21 @@ use crate::control::{self, Request, Select};
 /// `postwright queue [--control PATH | --config FILE] ...`.
 #[derive(Args)]
 pub(crate) struct Queue {
+    #[command(flatten)]
+    server: Server,
+    #[command(subcommand)]
+    what: What,
+}
+
+/// Which running MTA.
+#[derive(Args)]
+pub(super) struct Server {
     /// The control socket of the running MTA.
     #[arg(long, value_name = "PATH", global = true, conflicts_with = "config")]
     control: Option<PathBuf>,
     /// The MTA's configuration file, which names the socket.
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    #[command(subcommand)]
-    what: What,
 }
 
 #[derive(Subcommand)]
@@ -127,6 +134,14 @@ impl Selection {
 
 impl Queue {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
+        let request = self.what.request()?;
+        self.server.ask(&request)
+    }
+}
+
+impl Server {
+    /// Asks it, and prints each line of its answer.
+    pub(super) fn ask(self, request: &Request) -> Result<ExitCode, Failure> {
         let path = match (self.control, self.config) {
             (Some(path), _) => path,
             (None, Some(file)) => Config::load(&file)?.control.socket.ok_or_else(|| {
@@ -134,8 +149,7 @@ impl Queue {
             })?,
             (None, None) => return Err(Failure::new("give --control PATH or --config FILE")),
         };
-        let request = self.what.request()?;
-        for line in block_on(control::ask(&path, &request))?? {
+        for line in block_on(control::ask(&path, request))?? {
             output::json(&line)?;
         }
         Ok(ExitCode::SUCCESS)

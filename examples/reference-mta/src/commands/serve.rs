@@ -157,7 +157,8 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
         }
     };
     let work = async { tokio::join!(stop, listening, delivering, reporting, reloading) };
-    let desk = Desk { operator: mta.operator(), metrics: metrics.clone(), clock };
+    let shaper = keeper.as_ref().map(|keeper| keeper.shaper());
+    let desk = Desk { operator: mta.operator(), metrics: metrics.clone(), clock, shaper };
     tokio::select! {
         _ = work => {}
         () = Control::run(control.as_ref(), desk) => {}

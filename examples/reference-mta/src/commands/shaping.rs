@@ -1,4 +1,5 @@
-//! `postwright shaping explain`: which limits apply to a path, who set them, and which can never bind.
+//! `postwright shaping explain`: which limits apply to a path, who set them, and which can never bind; `events` and `undo`: what a
+//! running MTA did by itself.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,8 +12,10 @@ use postwright_core::{Clock, Domain, Host, SystemClock};
 use postwright_shaping::{Dimension, Explanation, MemoryTokenStore, Path, Rules, Shaper, Site};
 use serde_json::{Value, json};
 
+use super::queue::Server;
 use super::{Failure, output};
 use crate::config::SmartHost;
+use crate::control::Request;
 
 /// `postwright shaping ...`.
 #[derive(Args)]
@@ -25,6 +28,18 @@ pub(crate) struct Shaping {
 enum What {
     /// Lists the limits on a path.
     Explain(Explain),
+    /// The automatic actions of a running MTA with their causes, oldest first; the latest 1,024.
+    Events {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Undoes an automatic action of a running MTA.
+    Undo {
+        /// Its number.
+        event: u64,
+        #[command(flatten)]
+        server: Server,
+    },
     /// Reads a rules file and lists its errors.
     Check {
         /// The file.
@@ -68,6 +83,8 @@ impl Shaping {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self.what {
             What::Explain(explain) => explain.run(),
+            What::Events { server } => server.ask(&Request::ShapingEvents),
+            What::Undo { event, server } => server.ask(&Request::ShapingUndo { event }),
             What::Check { rules } => {
                 let text = std::fs::read_to_string(&rules)
                     .map_err(|error| Failure::new(format!("{}: {error}", rules.display())))?;

@@ -12,6 +12,7 @@ pub(crate) mod feedback;
 mod limits;
 mod listen;
 mod network;
+mod redis;
 mod reports;
 mod schema;
 
@@ -23,8 +24,9 @@ use postwright_core::Domain;
 pub(crate) use limits::Limits;
 pub(crate) use listen::{Clients, Dnsbl, Greylist, Listener, Role, Tls, TlsMode};
 pub(crate) use network::Network;
+pub(crate) use redis::RedisServer;
 pub(crate) use schema::{
-    ArcKey, Config, DEFAULT_TEXT, DkimKey, Dmarc, Feedback as FeedbackConfig, Lmtp, SmartHost, span,
+    ArcKey, Config, DEFAULT_TEXT, Delivery, DkimKey, Dmarc, Feedback as FeedbackConfig, Lmtp, SmartHost, span,
 };
 
 use crate::commands::Failure;
@@ -118,6 +120,18 @@ impl Config {
             if value == 0 {
                 return Err(format!("{key} is 0: nothing would ever happen; the least is 1"));
             }
+        }
+        if delivery.shaping_redis.is_some() && delivery.shaping.is_none() {
+            return Err(
+                "delivery.shaping_redis counts nothing without delivery.shaping: name the rules file"
+                    .to_owned(),
+            );
+        }
+        if delivery.shaping_node >= delivery.shaping_nodes {
+            return Err(format!(
+                "delivery.shaping_node is {} of {} nodes; they are numbered from 0",
+                delivery.shaping_node, delivery.shaping_nodes
+            ));
         }
         if self.spool.lease < Duration::from_secs(1) {
             return Err(

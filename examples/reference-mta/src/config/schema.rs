@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de, de::Error as _};
 use super::Network;
 use super::limits::Limits;
 use super::listen::{AccountsConfig, Dnsbl, Greylist, Listener, Role};
+use super::redis::RedisServer;
 use super::reports::Reports;
 
 /// What `postwright config print-default` prints: every key with its default.
@@ -283,6 +284,9 @@ pub(crate) struct Delivery {
     pub(crate) private_addresses: bool,
     pub(crate) shaping: Option<PathBuf>,
     pub(crate) shaping_state: Option<PathBuf>,
+    pub(crate) shaping_redis: Option<RedisServer>,
+    pub(crate) shaping_nodes: u32,
+    pub(crate) shaping_node: u32,
     pub(crate) mta_sts: Option<PathBuf>,
 }
 
@@ -296,6 +300,9 @@ impl Default for Delivery {
             private_addresses: false,
             shaping: None,
             shaping_state: None,
+            shaping_redis: None,
+            shaping_nodes: 1,
+            shaping_node: 0,
             mta_sts: None,
         }
     }

@@ -1,4 +1,4 @@
-//! The control socket of `serve`: how `postwright queue` reaches a running MTA.
+//! The control socket of `serve`: how `postwright queue` and `postwright shaping events` reach a running MTA.
 //!
 //! One request a connection: a line of JSON in, lines of JSON out, the last of which is `{"ok":true}` or
 //! `{"error":...}`.
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postwright::shaping::Shaper;
 use postwright::{Metrics, Operator};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -43,6 +44,8 @@ pub(crate) struct Desk {
     pub(crate) operator: Operator,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<dyn postwright::core::Clock>,
+    /// What sets the pace, if there is a rules file.
+    pub(crate) shaper: Option<Arc<Shaper>>,
 }
 
 impl Control {

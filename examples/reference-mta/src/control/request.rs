@@ -8,6 +8,7 @@ use postwright::Via;
 use postwright::core::Domain;
 use postwright::queue::scheduler::{Order, OrderKind, Selector};
 use postwright::queue::{Item, SpoolId};
+use postwright::shaping::Shaper;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -32,6 +33,8 @@ pub(crate) enum Request {
     Bind { select: Select, to: String, seconds: u64, reason: String },
     Resume { key: String },
     Flush { select: Select },
+    ShapingEvents,
+    ShapingUndo { event: u64 },
 }
 
 /// Which messages; what is left out matches everything.
@@ -110,9 +113,28 @@ impl Request {
                     Err(format!("in force again after a restart, since it cannot be stored: {error}"))
                 }
             },
+            Request::ShapingEvents => Ok(shaper(desk)?.events().iter().map(show::event).collect()),
+            Request::ShapingUndo { event } => undo(desk, event),
             Request::Flush { select } => Ok(vec![json!({ "flushed": operator.flush(&select.read()?) })]),
         }
     }
+}
+
+fn shaper(desk: &Desk) -> Result<&Shaper, String> {
+    let none = || "this server shapes nothing: its configuration names no delivery.shaping".to_owned();
+    desk.shaper.as_deref().ok_or_else(none)
+}
+
+/// Undoes one automatic action, and makes what waited for it due.
+fn undo(desk: &Desk, event: u64) -> Result<Vec<Value>, String> {
+    if !shaper(desk)?.undo(event, desk.clock.now()) {
+        return Err(format!(
+            "no event has the number {event}, or it was undone before; `postwright shaping events` lists them"
+        ));
+    }
+    desk.operator.ask_pace_again();
+    let events = shaper(desk)?.events();
+    Ok(events.iter().filter(|one| one.id == event).map(show::event).collect())
 }
 
 async fn give(

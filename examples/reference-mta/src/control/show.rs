@@ -6,6 +6,7 @@ use postwright::core::Timestamp;
 use postwright::feedback::FeedbackCounts;
 use postwright::queue::scheduler::{LaneView, Order, OrderKind, Reason, SiteView, Waiting};
 use postwright::queue::{Condition, Entry, Fate, Item, Progress};
+use postwright::shaping::{self, Change, Dimension};
 use serde_json::{Value, json};
 
 use super::Desk;
@@ -65,6 +66,43 @@ fn feedback(counts: &FeedbackCounts) -> Value {
         "forged": counts.forged,
         "unmatched": counts.unmatched,
     })
+}
+
+/// An automatic action of the shaping: what, where, why, and whether it still holds.
+pub(super) fn event(event: &shaping::Event) -> Value {
+    let mut shown = change(&event.change);
+    shown["event"] = event.id.into();
+    shown["at"] = time(event.at).into();
+    shown["cause"] = event.cause.clone().into();
+    shown["undone"] = event.undone.map(time).into();
+    shown["path"] = event.path.as_ref().map(path).into();
+    shown
+}
+
+fn change(change: &Change) -> Value {
+    match change {
+        Change::Connections { most } => json!({ "action": "connections", "most": most }),
+        Change::Pace { per_minute, paused_until } => {
+            json!({ "action": "pace", "per_minute": per_minute, "paused_until": time(*paused_until) })
+        }
+        Change::BackOff { interval } => {
+            json!({ "action": "back-off", "probe_every_seconds": interval.as_secs() })
+        }
+        Change::Recovered => json!({ "action": "recovered" }),
+        Change::WarmUpPaused { plan } => json!({ "action": "warm-up-paused", "plan": &**plan }),
+        Change::Suspended { when, until } => {
+            let when: serde_json::Map<String, Value> =
+                when.iter().map(|(by, value)| (by.name().to_owned(), (&**value).into())).collect();
+            json!({ "action": "suspended", "when": when, "until": time(*until) })
+        }
+    }
+}
+
+/// Only what is known of it.
+fn path(path: &shaping::Path) -> Value {
+    let known =
+        Dimension::ALL.into_iter().filter_map(|by| Some((by.name().to_owned(), path.value(by)?.into())));
+    Value::Object(known.collect())
 }
 
 pub(super) fn lane(view: &LaneView) -> Value {
