@@ -51,6 +51,35 @@ fn retries_follow_the_schedule_until_the_lifetime_ends() {
     world.assert_idle();
 }
 
+/// FAULTS R13: what is queued for five days goes by the three hours that an operator configures before a start.
+#[test]
+fn a_lifetime_that_is_lowered_between_two_starts_ends_what_is_queued() {
+    let mut world = World::exact();
+    world.config.policies.default.warn_after = None;
+    world.scheduler = Scheduler::new(world.config.clone(), Arc::new(SeededEntropy::new(1)));
+    let id = world.accept(&["a@one.example"]);
+    let attempt = world.only_attempt();
+    world.finish_with(attempt, 452);
+    world.config.policies.default.lifetime = 3 * HOUR;
+    world.now = START + HOUR;
+    world.restart();
+    let mut tries = 0;
+    loop {
+        let attempt = world.only_attempt();
+        if attempt.task == Task::Expire {
+            world.finish(attempt, Vec::new());
+            break;
+        }
+        tries += 1;
+        assert!(tries < 10);
+        world.finish_with(attempt, 452);
+        world.now = world.waits_until().unwrap();
+    }
+    assert_eq!(world.now, START + 4 * HOUR);
+    assert_eq!(world.events(id), [(0, ReportEvent::Expired)]);
+    world.assert_idle();
+}
+
 #[test]
 fn a_refusal_bounces_and_is_not_tried_again() {
     let mut world = World::exact();
