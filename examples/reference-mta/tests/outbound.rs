@@ -156,3 +156,41 @@ fn postfix_with_tls_of_every_quality() {
         assert_eq!(seen, expected, "{quality}: {}", postfix.log());
     }
 }
+
+/// Everything goes to `smart_host`.
+fn relay(dir: &Path, smart_host: std::net::SocketAddr) -> std::path::PathBuf {
+    let (spool, file) = (dir.join("spool"), dir.join("mta.toml"));
+    let text = format!(
+        "hostname = \"mta.test\"\n[spool]\npath = {spool:?}\nmin_free = \"1 MiB\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n\
+         [relay]\nfrom = [\"127.0.0.0/8\"]\n[delivery]\nsmart_host = \"{smart_host}\"\n[authentication]\ncheck = false\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[test]
+fn the_log_names_the_next_server_its_queue_id_and_the_time_of_each_phase() {
+    let receiver = Receiver::start();
+    let (near, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let second = Mta::with_config(&relay(far.path(), receiver.address));
+    let log = near.path().join("log");
+    let first = Mta::logging(&relay(near.path(), second.address), &log);
+    let mut client = Client::connect(first.address).unwrap();
+    client.send("a@load.test", &["joe@there.test"], b"Subject: x\r\n\r\nx\r\n").unwrap();
+    wait_until("delivery", PATIENCE, || receiver.count() == 1);
+    let delivered = || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.lines().find(|line| line.contains("postwright::mail: delivered")).map(str::to_owned)
+    };
+    wait_until("the line of the log", PATIENCE, || delivered().is_some());
+    let line = delivered().unwrap();
+    let id = line.split_once("remote_id=\"").and_then(|(_, rest)| rest.split('"').next()).unwrap();
+    // The second server wrote the same id into its Received field, the topmost, which is folded.
+    let text = String::from_utf8_lossy(&receiver.mails()[0].body).into_owned();
+    let topmost = text.split("\r\nReceived:").next().unwrap();
+    assert!(topmost.contains(&format!("id {id}")), "{line}\n{text}");
+    let by = format!("by=\"[127.0.0.1][{}]\"", second.address);
+    for part in [by.as_str(), "timings=", "total="] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
+}
