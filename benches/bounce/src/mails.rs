@@ -6,7 +6,7 @@ use postwright_bounce::classify::Classifier;
 use postwright_bounce::dsn::{Action, Composer, DsnId, Fate, Original};
 use postwright_bounce::report::read;
 use postwright_core::{
-    DeliveryStatus, Envelope, EnhancedStatus, Mailbox, Message, Outcome, Phase, Refusal, Ret, Timestamp,
+    DeliveryStatus, EnhancedStatus, Envelope, Mailbox, Message, Outcome, Phase, Refusal, Ret, Timestamp,
 };
 
 use crate::Side;
@@ -68,7 +68,8 @@ fn notification(number: usize, octets: usize) -> Vec<u8> {
     }
     let message = Message::from_bytes(text.into_bytes());
     let status = |detail| {
-        let refusal = Refusal::known(550, EnhancedStatus::known(5, 1, detail), "The address is not known here");
+        let refusal =
+            Refusal::known(550, EnhancedStatus::known(5, 1, detail), "The address is not known here");
         let mut status = DeliveryStatus::local(
             EnhancedStatus::known(5, 1, detail),
             postwright_core::Cause::NoRoute,

@@ -16,7 +16,8 @@ pub(crate) struct Patterns {
 
 impl Patterns {
     pub(crate) fn of(classifier: &Classifier) -> Patterns {
-        let (mut texts, mut rules, mut names, mut conditions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut texts, mut rules, mut names, mut conditions) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (place, rule) in classifier.rules().enumerate() {
             names.push(rule.name.to_string());
             conditions.push((rule.codes.iter().map(|code| code.to_string()).collect(), !rule.mx.is_empty()));

@@ -3,8 +3,9 @@
 //! Prints `name<TAB>ours<TAB>peer<TAB>peer's name<TAB>unit` for each case; everything else begins with `#`.
 //!
 //! - `--quick`: fewer decisions.
-//! - `--only NAME`: one case, and `--side ours` or `--side peer` one half of it, once, without comparing anything:
-//!   for callgrind.
+//! - `--list`: what `--only NAME:ours` and `--only NAME:peer` take, and how many decisions each makes.
+//! - `--only NAME`: one case; with `:ours` or `:peer` one half of it, on one thread, in `measured`, without comparing
+//!   anything: for callgrind.
 //!
 //! Ours always decides about five limits (two by source and site, one by source, one by tenant, one for all); the
 //! peers decide about one.
@@ -30,6 +31,8 @@ use postwright_shaping::{
 
 const KEYS: usize = 100_000;
 const LONGEST: usize = 500_000;
+/// Decisions that callgrind sees.
+const COUNTED: usize = 200_000;
 const START: Timestamp = Timestamp::from_secs(1_767_225_600);
 
 /// What the command line says.
@@ -38,6 +41,7 @@ struct Plan {
     effort: usize,
     only: Option<String>,
     side: Option<String>,
+    list: bool,
 }
 
 impl Plan {
@@ -47,27 +51,29 @@ impl Plan {
             let at = words.iter().position(|word| word == name)?;
             Some(words.get(at + 1).unwrap_or_else(|| panic!("{name} takes a value")).clone())
         };
-        let (only, side) = (value("--only"), value("--side"));
+        let (only, side) = match value("--only") {
+            Some(both) => match both.split_once(':') {
+                Some((name, side)) => (Some(name.to_owned()), Some(side.to_owned())),
+                None => (Some(both), None),
+            },
+            None => (None, None),
+        };
+        let list = words.iter().any(|word| word == "--list");
         let effort = if words.iter().any(|word| word == "--quick") { 1 } else { 8 };
-        Plan { effort, only, side }
+        Plan { effort, only, side, list }
     }
 
     /// Decisions in a run, and runs. Short runs on one key, so that some of them are not interrupted; long ones
-    /// where many keys are to be seen or two threads to meet. The work of callgrind is counted, not timed.
+    /// where many keys are to be seen or two threads to meet.
     fn size(&self, name: &str) -> (usize, usize) {
-        match (&self.side, name.starts_with("one-key") && name.ends_with("1t")) {
-            (Some(_), _) => (200_000, 1),
-            (None, true) => (20_000, 100 * self.effort),
-            (None, false) => (LONGEST, 3 * self.effort),
+        match name.starts_with("one-key") && name.ends_with("1t") {
+            true => (20_000, 100 * self.effort),
+            false => (LONGEST, 3 * self.effort),
         }
     }
 
     fn wants(&self, name: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == name)
-    }
-
-    fn wants_side(&self, side: &str) -> bool {
-        self.side.as_deref().is_none_or(|wanted| wanted == side)
     }
 }
 
@@ -153,6 +159,12 @@ fn compare_answers(arrivals: usize) {
 /// Makes one decision for each key of the order; how many passed. The number is the thread's.
 type Work<'a> = &'a (dyn Fn(usize, &[u32]) -> usize + Sync);
 
+/// What callgrind counts: this call and what it calls, once; the thread that makes it has nothing to wait for.
+#[inline(never)]
+fn measured(work: Work<'_>, order: &[u32]) -> usize {
+    black_box(black_box(work)(0, order))
+}
+
 /// Runs `work` on so many threads, each with its own order of keys; million decisions a second in the best run.
 fn measure((rounds, runs): (usize, usize), orders: &[Vec<u32>], work: Work<'_>) -> f64 {
     let run = || {
@@ -174,13 +186,13 @@ fn measure((rounds, runs): (usize, usize), orders: &[Vec<u32>], work: Work<'_>) 
 
 fn main() {
     let plan = Plan::read();
-    if plan.side.is_none() {
+    if plan.side.is_none() && !plan.list {
         compare_answers(25_000 * plan.effort);
     }
     let orders = [order(0, LONGEST), order(1, LONGEST)];
     let shaper = shaper();
     // What a case does not need is not built, so that it does not weigh in callgrind.
-    let many = plan.only.as_deref().is_none_or(|only| only.starts_with("keys"));
+    let many = !plan.list && plan.only.as_deref().is_none_or(|only| only.starts_with("keys"));
     let paths: Vec<Path> = (0..if many { KEYS } else { 1 }).map(path).collect();
     let lanes: Vec<Lane> = paths.iter().map(|path| shaper.lane(path, START)).collect();
 
@@ -227,20 +239,36 @@ fn main() {
         ("keys-path", &by_path, "governor, one limit, keyed", &their_keys),
         ("keys-lane-mutex", &by_lane, "mutex around a map, one limit", &plain_keys),
     ];
+    if plan.list {
+        for (name, ..) in cases {
+            ["ours", "peer"].iter().for_each(|side| println!("{name}-1t:{side}\t{COUNTED}"));
+        }
+        return;
+    }
+    let known = |only: &str| {
+        cases
+            .iter()
+            .any(|(name, ..)| only.strip_prefix(name).is_some_and(|rest| matches!(rest, "-1t" | "-2t")))
+    };
+    assert!(plan.only.as_deref().is_none_or(known), "no such case; see --list");
     for threads in [1, 2] {
         for (name, ours, peer_name, peer) in cases {
             let name = format!("{name}-{threads}t");
-            if plan.wants(&name) {
-                let side = |side, work| {
-                    if plan.wants_side(side) {
-                        measure(plan.size(&name), &orders[..threads], work)
-                    } else {
-                        0.0
-                    }
-                };
-                let (ours, peer) = (side("ours", ours), side("peer", peer));
-                println!("{name}\t{ours:.2}\t{peer:.2}\t{peer_name}\tM decisions/s");
+            if !plan.wants(&name) {
+                continue;
             }
+            if let Some(side) = &plan.side {
+                let work = match side.as_str() {
+                    "ours" => ours,
+                    "peer" => peer,
+                    other => panic!("no side {other:?}; see --list"),
+                };
+                let passed = measured(work, &orders[0][..COUNTED]);
+                println!("# {name}:{side}: {passed} of {COUNTED} let through");
+                continue;
+            }
+            let [ours, peer] = [ours, peer].map(|work| measure(plan.size(&name), &orders[..threads], work));
+            println!("{name}\t{ours:.2}\t{peer:.2}\t{peer_name}\tM decisions/s");
         }
     }
 }

@@ -10,14 +10,12 @@
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "this is a stop-watch")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -35,32 +33,6 @@ use postwright_spf_dmarc::auth_results::AuthResults;
 use postwright_spf_dmarc::dmarc::{self, Authors, DmarcQuery};
 use postwright_spf_dmarc::header;
 use postwright_spf_dmarc::spf::{self, SpfQuery};
-
-/// Counts what is asked of the system's allocator.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Records in the shape of large senders: nested includes of many networks.
 const ZONE: &[(&str, &str)] = &[
@@ -284,9 +256,7 @@ impl Bench {
 
     fn allocations(&self, who: Who, what: &str) -> u64 {
         self.measured(who, what);
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        self.measured(who, what);
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+        allocation_counter::measure(|| self.measured(who, what)).count_total
     }
 }
 
