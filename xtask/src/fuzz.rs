@@ -56,7 +56,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let triple = host()?;
     let mut build = cargo();
     // A target is named so that build scripts and procedural macros are built without the flags.
-    build.args(["build", "--release", "--quiet", "--target", &triple]).current_dir(&folder);
+    build.args(["build", "--release", "--quiet", "--locked", "--target", &triple]).current_dir(&folder);
     shown(build.env("RUSTFLAGS", FLAGS))?;
     let program = folder.join("target").join(triple).join("release").join("fuzz");
     let mut broken = Vec::new();
