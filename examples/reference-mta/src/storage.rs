@@ -1,7 +1,8 @@
 //! Which spool `serve` works on: a folder of its own, or a database that several nodes share.
 //!
 //! Invariant: a spool that does not keep the promise of a 250 is only used when the file says so, and then the log says it
-//! too. Nothing goes to a database over a network in clear text unless the connection string says `sslmode=disable` (I6).
+//! too. Nothing goes to a database over a network without TLS and a certificate that was verified, unless the connection
+//! string says `sslmode=disable` (I6).
 //!
 //! Not here: the spools (postwright-queue).
 
@@ -38,22 +39,22 @@ async fn shared(config: &Config, address: &str, durability: Durability) -> Resul
     use postwright::queue::{PostgresOptions, PostgresSpool};
 
     let wrong = |what: &dyn std::fmt::Display| Failure::new(format!("spool.postgres: {what}"));
-    let address: tokio_postgres::Config = address.parse().map_err(|error| wrong(&error))?;
-    check_secrecy(&address).map_err(|what| wrong(&what))?;
+    let mut address: tokio_postgres::Config = address.parse().map_err(|error| wrong(&error))?;
+    keep_secret(&mut address);
+    let tls = tls(config)?;
     let node = config.spool.node.as_deref().unwrap_or(config.hostname.as_str());
     let mut options = PostgresOptions::new(node);
     options.lease = config.spool.lease;
     // A word that takes longer than half a lease comes too late.
     options.deadline = options.deadline.min(config.spool.lease / 2);
     options.durability = durability;
-    let spool = PostgresSpool::connect(address, tokio_postgres::NoTls, options).await;
+    let spool = PostgresSpool::connect(address, tls, options).await;
     Ok(Arc::new(spool.map_err(|error| wrong(&error))?))
 }
 
-/// This program does not speak TLS to a database: a socket or loopback needs none, and anything else has to be the
-/// operator's word.
+/// A socket or loopback needs no TLS; over a network it is required, and only the operator's word takes that back.
 #[cfg(feature = "postgres")]
-fn check_secrecy(address: &tokio_postgres::Config) -> Result<(), String> {
+fn keep_secret(address: &mut tokio_postgres::Config) {
     use tokio_postgres::config::{Host, SslMode};
 
     let is_here = |host: &Host| match host {
@@ -62,19 +63,39 @@ fn check_secrecy(address: &tokio_postgres::Config) -> Result<(), String> {
             name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         }
     };
-    match address.get_ssl_mode() {
-        SslMode::Disable => Ok(()),
-        // With `hostaddr` the name is only a name.
-        SslMode::Prefer
-            if address.get_hosts().iter().all(is_here)
-                && address.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback) =>
-        {
-            Ok(())
-        }
-        _ => Err("mail would cross a network in clear text, since this program does not speak TLS to a database; use a \
-                  socket, or a TLS tunnel that ends on loopback, or write sslmode=disable if the network is trusted"
-            .to_owned()),
+    // With `hostaddr` the name is only a name.
+    let all_here = address.get_hosts().iter().all(is_here)
+        && address.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
+    if address.get_ssl_mode() == SslMode::Prefer {
+        address.ssl_mode(if all_here { SslMode::Disable } else { SslMode::Require });
     }
+}
+
+/// TLS 1.2 and 1.3 with ring, chosen here and not process-wide; the certificate must be for the host's name.
+#[cfg(feature = "postgres")]
+fn tls(config: &Config) -> Result<tokio_postgres_rustls::MakeRustlsConnect, Failure> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(path) = &config.spool.postgres_roots {
+        let wrong = |what: &dyn std::fmt::Display| {
+            Failure::new(format!("spool.postgres_roots {}: {what}", path.display()))
+        };
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            roots.add(certificate).map_err(|error| wrong(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong(&"holds no certificate"));
+        }
+    } else {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let client = client.map_err(Failure::new)?.with_root_certificates(roots).with_no_client_auth();
+    Ok(tokio_postgres_rustls::MakeRustlsConnect::new(client))
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -89,14 +110,19 @@ mod tests {
 
     #[test]
     fn mail_crosses_no_network_in_clear_text_unawares() {
-        let is_fine = |address: &str| check_secrecy(&address.parse().unwrap()).is_ok();
+        use tokio_postgres::config::SslMode;
+        let mode = |address: &str| {
+            let mut address = address.parse().unwrap();
+            keep_secret(&mut address);
+            address.get_ssl_mode()
+        };
         for address in [
             "host=/run/postgresql user=a",
             "host=localhost user=a",
             "host=127.0.0.1,::1 user=a",
             "postgresql://a@10.1.2.3/mail?sslmode=disable",
         ] {
-            assert!(is_fine(address), "{address}");
+            assert_eq!(mode(address), SslMode::Disable, "{address}");
         }
         for address in [
             "host=db.example.org user=a",
@@ -105,7 +131,7 @@ mod tests {
             "host=localhost hostaddr=10.1.2.3 user=a",
             "host=localhost sslmode=require user=a",
         ] {
-            assert!(!is_fine(address), "{address}");
+            assert_eq!(mode(address), SslMode::Require, "{address}");
         }
     }
 }

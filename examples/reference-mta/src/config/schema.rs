@@ -235,6 +235,7 @@ pub(crate) struct SpoolConfig {
     pub(crate) min_free: u64,
     pub(crate) relaxed: bool,
     pub(crate) postgres: Option<String>,
+    pub(crate) postgres_roots: Option<PathBuf>,
     pub(crate) node: Option<String>,
     #[serde(deserialize_with = "from_span")]
     pub(crate) lease: Duration,
@@ -247,6 +248,7 @@ impl Default for SpoolConfig {
             min_free: 256 << 20,
             relaxed: false,
             postgres: None,
+            postgres_roots: None,
             node: None,
             lease: Duration::from_secs(60),
         }
