@@ -37,18 +37,22 @@ pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<d
 #[cfg(feature = "postgres")]
 async fn shared(config: &Config, address: &str, durability: Durability) -> Result<Arc<dyn Spool>, Failure> {
     use postwright::queue::{PostgresOptions, PostgresSpool};
+    use tokio_postgres::config::SslMode;
 
     let wrong = |what: &dyn std::fmt::Display| Failure::new(format!("spool.postgres: {what}"));
     let mut address: tokio_postgres::Config = address.parse().map_err(|error| wrong(&error))?;
     keep_secret(&mut address);
-    let tls = tls(config)?;
     let node = config.spool.node.as_deref().unwrap_or(config.hostname.as_str());
     let mut options = PostgresOptions::new(node);
     options.lease = config.spool.lease;
     // A word that takes longer than half a lease comes too late.
     options.deadline = options.deadline.min(config.spool.lease / 2);
     options.durability = durability;
-    let spool = PostgresSpool::connect(address, tls, options).await;
+    let spool = match address.get_ssl_mode() {
+        // A TLS connector wants a host's name, which a socket does not have.
+        SslMode::Disable => PostgresSpool::connect(address, tokio_postgres::NoTls, options).await,
+        _ => PostgresSpool::connect(address, tls(config)?, options).await,
+    };
     Ok(Arc::new(spool.map_err(|error| wrong(&error))?))
 }
 

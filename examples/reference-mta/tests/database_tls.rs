@@ -34,17 +34,18 @@ fn switch_tls_on(server: &Server) -> String {
     made.cert.pem()
 }
 
-fn config(dir: &Path, server: &Server, smart_host: std::net::SocketAddr, more: &str) -> std::path::PathBuf {
+fn config(dir: &Path, address: &str, smart_host: std::net::SocketAddr, more: &str) -> std::path::PathBuf {
     let text = format!(
-        "hostname = \"mta.test\"\n[spool]\npostgres = \"host=localhost hostaddr=127.0.0.1 port={} user={USER} dbname={DATABASE} \
-         sslmode=require\"\n{more}\n[[listen]]\naddress = \"127.0.0.1:0\"\n[delivery]\nsmart_host = \"{smart_host}\"\n\
+        "hostname = \"mta.test\"\n[spool]\npostgres = \"{address} user={USER} dbname={DATABASE}\"\n{more}\n\
+         [[listen]]\naddress = \"127.0.0.1:0\"\n[delivery]\nsmart_host = \"{smart_host}\"\n\
          [authentication]\ncheck = false\n",
-        server.address().port(),
     );
     let file = dir.join("mta.toml");
     std::fs::write(&file, text).unwrap();
     file
 }
+
+const BODY: &[u8] = b"Subject: x\r\n\r\nx\r\n";
 
 #[test]
 fn the_database_is_spoken_to_over_tls_that_was_verified() {
@@ -53,22 +54,32 @@ fn the_database_is_spoken_to_over_tls_that_was_verified() {
     };
     wait_until("the database answers", PATIENCE, || server.ask("SELECT 1") == "1");
     let (dir, receiver) = (tempfile::tempdir().unwrap(), Receiver::start());
-    let (status, complaint) =
-        Mta::try_with_config(&config(dir.path(), &server, receiver.address, "")).err().unwrap();
-    assert!(!status.success() && complaint.contains("spool.postgres"), "a server without TLS: {complaint}");
-
+    let network =
+        format!("host=localhost hostaddr=127.0.0.1 port={} sslmode=require", server.address().port());
+    let refused = |more: &str| {
+        let file = config(dir.path(), &network, receiver.address, more);
+        let (status, complaint) = Mta::try_with_config(&file).err().unwrap();
+        assert!(!status.success() && complaint.contains("spool.postgres"), "{complaint}");
+    };
+    // A server without TLS, and then one that nobody vouches for.
+    refused("");
     let certificate = switch_tls_on(&server);
-    let (status, complaint) =
-        Mta::try_with_config(&config(dir.path(), &server, receiver.address, "")).err().unwrap();
-    assert!(!status.success() && complaint.contains("spool.postgres"), "nobody vouches: {complaint}");
+    refused("");
+    refused("postgres_roots = \"/nonexistent/roots.pem\"");
 
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, certificate).unwrap();
     let more = format!("postgres_roots = {roots:?}");
-    let mta = Mta::with_config(&config(dir.path(), &server, receiver.address, &more));
-    let mut client = Client::connect(mta.address).unwrap();
-    client.send("a@load.test", &["b@receiver.test"], b"Subject: x\r\n\r\nx\r\n").unwrap();
+    let mta = Mta::with_config(&config(dir.path(), &network, receiver.address, &more));
+    Client::connect(mta.address).unwrap().send("a@load.test", &["b@receiver.test"], BODY).unwrap();
     let plain = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE NOT ssl AND client_port > 0";
     assert_eq!(server.ask(plain), "0", "no connection of ours is in clear text");
     wait_until("it is delivered", PATIENCE, || receiver.count() == 1);
+    drop(mta);
+
+    // A socket needs no TLS and has none.
+    let socket = format!("host={} port={}", server.socket_folder().display(), server.address().port());
+    let mta = Mta::with_config(&config(dir.path(), &socket, receiver.address, ""));
+    Client::connect(mta.address).unwrap().send("a@load.test", &["b@receiver.test"], BODY).unwrap();
+    wait_until("it is delivered", PATIENCE, || receiver.count() == 2);
 }
