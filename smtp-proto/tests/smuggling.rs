@@ -7,34 +7,9 @@
 mod support;
 
 use postwright_smtp_proto::server::CloseReason;
+use postwright_testkit::end_of_data::{ATTACK, CANDIDATES};
 use support::{Driver, config, open_house};
 
-/// Our own candidates; `true` where the octets do end a message by RFC 5321 4.1.1.4, with something bad behind.
-const CANDIDATES: &[(&[u8], bool)] = &[
-    (b"\n.\n", false),
-    (b"\n.\r\n", false),
-    (b"\n.\r", false),
-    (b"\r.\n", false),
-    (b"\r.\r", false),
-    (b"\r.\r\n", false),
-    (b"\r\n.\n", false),
-    (b"\r\n.\rX", false),
-    (b"\r\n.\r\r\n", false),
-    (b"\r\r\n.\r\r\n", false),
-    (b"\n\n.\r\n", false),
-    (b"\r\n\0.\r\n", false),
-    (b"\r\n\0.\r", false),
-    (b"\r\n\0.\n", false),
-    (b"\r\0\n.\r\n", false),
-    (b"\r\n.\0\r\n", false),
-    (b"\r\n.\r\0\n", false),
-    (b"\0\r\n.\r\n", false),
-    (b"\r\n.\r\n\0", true),
-    (b".\n", false),
-];
-
-const ATTACK: &[u8] =
-    b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\nsmuggled\r\n.\r\n";
 const LIMIT: u64 = 200;
 
 #[derive(Debug, Clone, Copy)]

@@ -14,38 +14,12 @@ use std::sync::atomic::Ordering;
 
 use postwright_smtp_server::tls::{Tickets, server_config};
 use postwright_smtp_server::{ServerConfig, serve_connection};
+use postwright_testkit::end_of_data::{ATTACK, CANDIDATES};
 use support::{Client, Mode, PausedClock, Room, Roots, certificates, peer, settings};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
 const NAME: &str = "mx.example.org";
 const LIMIT: u64 = 200;
-const ATTACK: &[u8] =
-    b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<victim@example.org>\r\nDATA\r\nsmuggled\r\n.\r\n";
-
-/// The candidate, and whether a message ends there by the letter of RFC 5321 4.1.1.4. The last two are in their
-/// places only: EOF behind `CRLF.`, and `.CRLF` first, which is the empty message.
-const CANDIDATES: &[(&[u8], bool)] = &[
-    (b"\n.\n", false),
-    (b"\n.\r\n", false),
-    (b"\n.\r", false),
-    (b"\r.\n", false),
-    (b"\r.\r", false),
-    (b"\r.\r\n", false),
-    (b"\r\n.\n", false),
-    (b"\r\n.\rX", false),
-    (b"\r\n.\r\r\n", false),
-    (b"\r\r\n.\r\r\n", false),
-    (b"\n\n.\r\n", false),
-    (b"\r\n\0.\r\n", false),
-    (b"\r\n\0.\r", false),
-    (b"\r\n\0.\n", false),
-    (b"\r\0\n.\r\n", false),
-    (b"\r\n.\0\r\n", false),
-    (b"\r\n.\r\0\n", false),
-    (b"\0\r\n.\r\n", false),
-    (b"\r\n.\r\n\0", true),
-    (b".\n", false),
-];
 
 #[derive(Debug, Clone, Copy)]
 enum Place {

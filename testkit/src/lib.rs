@@ -27,6 +27,7 @@
 //! Not here: the tests of one crate (they stand beside it). Tests of several crates together are in `tests/`.
 
 pub mod disk;
+pub mod end_of_data;
 pub mod peers;
 pub mod postgres;
 mod skip;

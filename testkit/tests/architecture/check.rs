@@ -161,9 +161,8 @@ pub(crate) fn words(path: &str, text: &str) -> Vec<String> {
         concat!("index.crates", ".io"),
         concat!("pypi", ".org"),
         concat!("deb.debian", ".org"),
-        concat!("registry.npm", "js"),
     ];
-    // At the beginning of a path only: `target/peers/root/usr` is ours.
+    // At the beginning of a path only: a folder inside the project may have any name.
     let begins =
         |at: usize| !text[..at].ends_with(|before: char| before.is_alphanumeric() || "_-.}".contains(before));
     let found = strangers.iter().filter(|word| text.match_indices(**word).any(|(at, _)| begins(at)));

@@ -42,7 +42,7 @@ impl Kind {
 pub(super) struct Running {
     pub(super) address: SocketAddr,
     pub(super) pid: u32,
-    stop: Stop,
+    _stop: Stop,
     _folder: TempDir,
 }
 
@@ -63,15 +63,15 @@ impl Running {
         let folder =
             folder.map_err(|error| Failure::new(format!("no folder in {}: {error}", parent.display())))?;
         match kind {
-            Kind::Postwright => postwright(folder, sink, connections),
+            Kind::Postwright => postwright(folder, sink, connections).await,
             Kind::Postfix => postfix(folder, sink, connections).await,
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for Stop {
     fn drop(&mut self) {
-        match &mut self.stop {
+        match self {
             // The books are closed: nothing is lost that anybody waits for.
             Stop::Child(child) => drop(child.kill().and_then(|()| child.wait())),
             Stop::Postfix(configuration) => drop(control(configuration, "stop")),
@@ -79,7 +79,11 @@ impl Drop for Running {
     }
 }
 
-fn postwright(folder: TempDir, sink: Option<SocketAddr>, connections: usize) -> Result<Running, Failure> {
+async fn postwright(
+    folder: TempDir,
+    sink: Option<SocketAddr>,
+    connections: usize,
+) -> Result<Running, Failure> {
     // Without a sink nothing is delivered; the option then only fills a place.
     let smart_host = sink.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 25)));
     let text = format!(
@@ -98,15 +102,22 @@ fn postwright(folder: TempDir, sink: Option<SocketAddr>, connections: usize) -> 
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| Failure::new(format!("serve: {error}")))?;
-    let mut line = String::new();
-    if let Some(out) = child.stdout.take() {
-        BufReader::new(out).read_line(&mut line).map_err(Failure::new)?;
-    }
-    let pid = child.id();
+    let (pid, out) = (child.id(), child.stdout.take());
     let stop = Stop::Child(child);
+    // The reader ends with the child at the latest, and that with `stop`.
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        out.map(|out| BufReader::new(out).read_line(&mut line)).transpose().map(|_| line)
+    });
+    let line = tokio::time::timeout(STEP * STEPS, reader)
+        .await
+        .map_err(|_| Failure::new("serve did not listen within ten seconds; run it by hand to see why"))?;
+    let line = line.map_err(Failure::new)?.map_err(Failure::new)?;
     let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
-    let running = |address| Running { address, pid, stop, _folder: folder };
-    address.map(running).ok_or_else(|| Failure::new(format!("serve did not start: {line:?}")))
+    let address = address.ok_or_else(|| {
+        Failure::new(format!("serve said {line:?} instead of where it listens; run it by hand to see why"))
+    })?;
+    Ok(Running { address, pid, _stop: stop, _folder: folder })
 }
 
 async fn postfix(folder: TempDir, sink: Option<SocketAddr>, connections: usize) -> Result<Running, Failure> {
@@ -142,11 +153,11 @@ async fn postfix(folder: TempDir, sink: Option<SocketAddr>, connections: usize) 
     for _ in 0..STEPS {
         let pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
         if let (Some(pid), Ok(_)) = (pid, TcpStream::connect(address)) {
-            return Ok(Running { address, pid, stop, _folder: folder });
+            return Ok(Running { address, pid, _stop: stop, _folder: folder });
         }
         tokio::time::sleep(STEP).await;
     }
-    drop(Running { address, pid: 0, stop, _folder: folder });
+    drop(stop);
     Err(Failure::new("postfix did not start within ten seconds; `postfix check` may say why"))
 }
 

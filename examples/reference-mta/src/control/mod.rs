@@ -30,6 +30,8 @@ use crate::commands::Failure;
 const REQUEST: u64 = 64 * 1024;
 /// How long a client may take, for its request and to read what it is told.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long we wait for an answer: twice what the server grants a client, which may have to wait for another to end.
+const ANSWER: Duration = Duration::from_secs(60);
 /// Clients at a time; others wait in the kernel's queue.
 const CLIENTS: usize = 8;
 
@@ -132,9 +134,19 @@ pub(crate) async fn ask(path: &Path, request: &Request) -> Result<Vec<serde_json
         ))
     })?;
     let line = serde_json::to_string(request).map_err(Failure::new)? + "\n";
-    stream.write_all(line.as_bytes()).await.map_err(lost)?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.map_err(lost)?;
+    let talk = async {
+        stream.write_all(line.as_bytes()).await?;
+        stream.read_to_string(&mut text).await
+    };
+    tokio::time::timeout(ANSWER, talk)
+        .await
+        .map_err(|_| {
+            Failure::new(format!(
+                "{shown}: no answer within {ANSWER:?}; the MTA may be overloaded, try again"
+            ))
+        })?
+        .map_err(lost)?;
     let mut lines = text
         .lines()
         .map(serde_json::from_str)
