@@ -9,7 +9,8 @@ use std::time::Duration;
 use postwright_core::{Cause, DeliveryStatus, DnsError, EnhancedStatus, Phase, Timestamp};
 use postwright_queue::SpoolId;
 use postwright_queue::scheduler::{
-    Attempt, JOB, Next, Order, OrderKind, Reason, ReportEvent, RetryPolicy, SchedulerConfig, Selector, Task,
+    Attempt, JOB, Next, Order, OrderKind, Reason, ReportEvent, RetryPolicy, RouteOf, SchedulerConfig, Scope,
+    Selector, Task,
 };
 use support::{DAY, HOUR, MINUTE, START, World, exact_config};
 
@@ -432,4 +433,38 @@ fn an_outage_of_dns_costs_few_tries_and_ends_without_a_storm() {
     assert!(peak <= 2 * 50, "{peak} in one second, though they came at 50 a second");
     assert!(world.now < outage + 30 * MINUTE, "drained within one pause of its schedule");
     world.assert_idle();
+}
+
+/// Two senders write to one destination by two routes: what stands still for one goes on for the other, also after a
+/// restart, and each route has a site of its own.
+#[test]
+fn routes_to_one_destination_do_not_wait_for_each_other() {
+    let mut config = exact_config();
+    config.route_of = RouteOf::new(|entry, host| {
+        let sender = entry.envelope.reverse_path.mailbox().map(|mailbox| mailbox.local().to_owned());
+        format!("{}>{host}", sender.unwrap_or_default()).into()
+    });
+    let mut world = World::new(config);
+    let mut accept = |sender: &str| {
+        let mut entry = world.entry(&["a@one.example", "b@one.example"]);
+        entry.envelope.reverse_path = format!("{sender}@example.org").parse().unwrap();
+        world.accept_entry(entry)
+    };
+    let (news, shop) = (accept("news"), accept("shop"));
+    let routes = |attempts: &[Attempt]| -> Vec<String> {
+        attempts
+            .iter()
+            .map(|attempt| format!("{} {}", attempt.recipients.len(), attempt.lane.route))
+            .collect()
+    };
+    let mut attempts = world.attempts();
+    assert_eq!(routes(&attempts), ["2 news>one.example", "2 shop>one.example"]);
+    assert_eq!((attempts[0].id, attempts[1].id), (news, shop));
+    let kept = attempts.remove(0);
+    world.postpone(kept, START + DAY, Scope::Lane);
+    world.finish_with(attempts.remove(0), 452);
+    world.now = world.waits_until().unwrap();
+    assert_eq!(routes(&world.attempts()), ["2 shop>one.example"]);
+    world.restart();
+    assert_eq!(routes(&world.attempts()), ["2 news>one.example", "2 shop>one.example"]);
 }

@@ -109,6 +109,7 @@ impl Scheduler {
             stream: (&*entry.stream).into(),
             host: host.clone(),
             priority,
+            route: self.config.route_of.name(entry, host),
         };
         let number = match self.lane_names.get(&lane) {
             Some(number) => *number,

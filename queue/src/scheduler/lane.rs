@@ -1,5 +1,5 @@
-//! Scheduled lanes: where messages wait until they are due, one lane for each tenant, stream, destination and
-//! priority.
+//! Scheduled lanes: where messages wait until they are due, one lane for each tenant, stream, destination,
+//! priority and route.
 //!
 //! Invariant: a lane knows when its earliest message is due; its heap may hold stale items, which are recognised
 //! when they come up, never missing ones.
@@ -10,11 +10,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 use std::sync::Arc;
 
 use postwright_core::{Host, Timestamp};
 
 use super::policy::RetryPolicy;
+use crate::Entry;
 
 /// What messages that wait together have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,42 @@ pub struct Lane {
     pub host: Host,
     /// MT-PRIORITY of RFC 6710, -9 to 9; 0 without.
     pub priority: i8,
+    /// Which of several routes to the destination, as [`RouteOf`] names it; empty where there is one.
+    pub route: Arc<str>,
+}
+
+/// Tells messages apart that go to the same destination by different routes, such as by their senders: each route
+/// has lanes of its own, so that one that stands still holds up no other.
+///
+/// It is asked when a message is admitted, and again after a restart; the answer is not stored.
+#[derive(Clone)]
+pub struct RouteOf(Arc<NameOf>);
+
+/// The name of the route of an entry's recipients at a host.
+type NameOf = dyn Fn(&Entry, &Host) -> Arc<str> + Send + Sync;
+
+impl RouteOf {
+    /// Names routes by a function of the entry and the destination; an empty name is as good as any other.
+    pub fn new(name_of: impl Fn(&Entry, &Host) -> Arc<str> + Send + Sync + 'static) -> RouteOf {
+        RouteOf(Arc::new(name_of))
+    }
+
+    pub(super) fn name(&self, entry: &Entry, host: &Host) -> Arc<str> {
+        (self.0)(entry, host)
+    }
+}
+
+impl Default for RouteOf {
+    /// One route to each destination.
+    fn default() -> RouteOf {
+        RouteOf::new(|_, _| Arc::default())
+    }
+}
+
+impl fmt::Debug for RouteOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RouteOf")
+    }
 }
 
 /// The name of a lane in questions and answers; it outlives the lane harmlessly.

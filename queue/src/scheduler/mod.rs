@@ -1,7 +1,7 @@
 //! When each message is attempted next: the pure scheduler.
 //!
 //! It holds no message, does no input or output and has no clock: it is told what was accepted, asked what to do
-//! now, and told what came of it. Two levels of lanes: *scheduled* lanes (tenant, stream, destination, priority)
+//! now, and told what came of it. Two levels of lanes: *scheduled* lanes (tenant, stream, destination, priority, route)
 //! hold messages until they are due; then a route is known and they wait for their turn in the *ready* lane of their
 //! site (pool, site), by weight and priority.
 //!
@@ -85,7 +85,7 @@ pub use attempt::{
 };
 pub use hold::Taken;
 pub use jobs::JOB;
-pub use lane::{Lane, LaneId};
+pub use lane::{Lane, LaneId, RouteOf};
 pub use orders::{Order, OrderKind};
 pub use policy::{Policies, RetryPolicy, Schedule, Selector};
 pub use ready::Site;
@@ -114,6 +114,8 @@ pub struct SchedulerConfig {
     pub max_in_flight_per_site: usize,
     /// Expiries, warnings and cancellations handed out and not given back. Default 32.
     pub max_housekeeping: usize,
+    /// Which route a message takes to a destination. Default: there is one.
+    pub route_of: RouteOf,
 }
 
 impl Default for SchedulerConfig {
@@ -124,6 +126,7 @@ impl Default for SchedulerConfig {
             max_in_flight: 2000,
             max_in_flight_per_site: 100,
             max_housekeeping: 32,
+            route_of: RouteOf::default(),
         }
     }
 }
