@@ -19,6 +19,7 @@ const STEPS: &[Step] = &[
     ("alone", alone),
     ("aws-lc", aws_lc),
     ("doc", doc),
+    ("api", || api(&["--check".to_owned()])),
     ("demo", demo),
     ("churn", churn),
     ("fuzz", || crate::fuzz::run(&["--runs".to_owned(), "30000".to_owned()])),
@@ -108,6 +109,11 @@ fn doc() -> Outcome {
     doc.args(["doc", "--workspace", "--all-features", "--no-deps", "--quiet", "--keep-going"])
         .env("RUSTDOCFLAGS", "-D warnings");
     shown(&mut doc)
+}
+
+/// The public lists, by a program of its own: this one should not wait for the parser of rustdoc's JSON to be built.
+pub(crate) fn api(args: &[String]) -> Outcome {
+    shown(cargo().args(["run", "--quiet", "--package", "xtask-api", "--"]).args(args))
 }
 
 fn demo() -> Outcome {

@@ -27,6 +27,7 @@ usage: cargo xtask <chore>
   ci [STEP]...                    what CI does, step by step, with the time that each step took
   fuzz [BODY]... [--minutes N]    libFuzzer over each body of fuzz/, or those named; --seconds N for less
   bench [BENCH]... [--quick]      every bench beside its peer, and the MTA beside Postfix; --counts: instructions
+  api [--check] [--base REV]      each crate's public list in docs/api; --check compares, and looks for breaks
   bounce-report                   scores of the bounce reader and classifier, with every miss
   help                            this text";
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let (chore, rest) = args.split_first().map_or(("help", &[][..]), |(chore, rest)| (chore.as_str(), rest));
     let result = match chore {
         "test" => test::run(rest),
+        "api" => ci::api(rest),
         "peers" => peers::run(rest),
         "bench" => bench::run(rest),
         "bounce-report" => bounce_report::run(),

@@ -71,7 +71,7 @@ fn collect(table: &Table, workspace: &Table, into: &mut Vec<Dependency>) {
 }
 
 fn is_ours(name: &str) -> bool {
-    name == "postwright" || name.starts_with("postwright-") || name == "xtask"
+    name == "postwright" || name.starts_with("postwright-") || name.starts_with("xtask")
 }
 
 /// Everything that is wrong with a manifest.

@@ -114,6 +114,7 @@ pub(crate) const RULES: &[Rule] = &[
     beside("postwright-benches", EVERY_LIBRARY),
     beside("postwright-fuzz", EVERY_LIBRARY),
     beside("xtask", &[]),
+    beside("xtask-api", &[]),
 ];
 
 /// The most lines a source file may have.
