@@ -13,8 +13,8 @@ use std::sync::Arc;
 use postwright_core::Timestamp;
 
 use crate::adapt::Suspension;
+use crate::lane::{Lane, LaneState};
 use crate::limit::Limit;
-use crate::shaper::{Lane, LaneState};
 use crate::store::{Ask, Receipt};
 
 /// The answer to "may I?".
@@ -131,7 +131,7 @@ impl<'a> Pass<'a> {
             (Taken::Fast(_), None) => return,
         };
         let state = &self.lane.state;
-        state.store().release(&state.limits, &receipt, true);
+        state.store.release(&state.limits, &receipt, true);
     }
 }
 
@@ -173,7 +173,7 @@ impl Permit {
 
     /// Renews the lease; `false` means that it was lost and the connection must be closed at once.
     pub fn renew(&mut self, now: Timestamp) -> bool {
-        self.lane.store().lease(&self.lane.limits, &mut self.receipt, self.lane.ttl(), now)
+        self.lane.store.lease(&self.lane.limits, &mut self.receipt, self.lane.ttl, now)
     }
 
     /// Nothing was sent and no connection was made: gives the tokens back too, as far as that is exact.
@@ -188,7 +188,7 @@ impl Permit {
 
     fn end(&mut self, refund: bool) {
         if !self.done && (refund || self.receipt.ask.connection) {
-            self.lane.store().release(&self.lane.limits, &self.receipt, refund);
+            self.lane.store.release(&self.lane.limits, &self.receipt, refund);
         }
         if !self.done
             && self.receipt.ask.connection

@@ -1,9 +1,9 @@
-//! The shaper: [`Shaper::admit`] decides, a [`Lane`] is a path with its limits at hand.
+//! The shaper: the policy in force, the lanes of the paths that are asked for, and the choice among a pool's sources.
 //!
-//! Invariant: a permit is granted only if every limit on the path agrees at that moment. Lanes that were told to
-//! wait for the same limit are served in the order in which they came, if they come back when they were told to.
+//! Invariant: a lane is of the policy and the warm-up plans in force, and of today; one that is not is made anew before
+//! it decides.
 //!
-//! Not here: the counts (`store.rs`), the limits (`policy.rs`).
+//! Not here: the decision on a lane (`lane.rs`), the counts (`store.rs`), the limits (`policy.rs`).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,23 +13,18 @@ use std::time::Duration;
 
 use postwright_core::Timestamp;
 
-use crate::adapt::{AdaptSettings, Adaptation, Change, Event, Gate, PathState, Signal, Suspension};
+use crate::adapt::{AdaptSettings, Adaptation, Change, Event, Signal, Suspension};
 use crate::egress::{Egress, Source};
 use crate::explain::Explanation;
-use crate::fast::Fast;
+use crate::lane::{BROKEN_POLICY_RETRY, Lane, LaneState, admission, leave_queues, pass_slowly};
 use crate::limit::{Bound, Dimension, Kind, Limit, Limits, Scope};
 use crate::path::Path;
-use crate::permit::{Admission, Because, Later, Pass, Permit};
+use crate::permit::{Admission, Because, Later, Pass};
 use crate::policy::{Applied, Policy};
-use crate::rate::RetryAt;
-use crate::store::{Ask, LIMITS_PER_PATH, Receipt, Refused, TokenStore};
+use crate::store::{Ask, TokenStore};
 use crate::warmup::{Overflow, WarmUp, WarmUps};
 
 const SHARDS: usize = 16;
-/// How long to wait before asking again about a path whose policy is in error.
-const BROKEN_POLICY_RETRY: Duration = Duration::from_secs(60);
-/// A waiter for a connection is not told a time, since connections end when they like.
-const CONNECTION_SPACING: Duration = Duration::from_millis(20);
 
 /// How the shaper works; the rest is in the policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,74 +53,6 @@ pub struct Shaper {
     lanes: Vec<Mutex<HashMap<Path, Arc<LaneState>>>>,
     hasher: RandomState,
     warmups: WarmUps,
-}
-
-/// A path with its limits at hand: asking by lane spares the look-up by path.
-#[derive(Clone)]
-pub struct Lane {
-    /// Copied from the state, which a decision that passes does not touch.
-    generation: u64,
-    until: Timestamp,
-    pub(crate) fast: Option<Fast>,
-    pub(crate) state: Arc<LaneState>,
-}
-
-impl Lane {
-    fn of(state: Arc<LaneState>) -> Lane {
-        let in_order = state.store.counts_in_cells() && state.limits.len() <= LIMITS_PER_PATH;
-        let fast = if in_order { Fast::of(&state.limits, state.adaptive.as_ref()) } else { None };
-        Lane { generation: state.generation, until: state.until, fast, state }
-    }
-
-    /// The path.
-    pub fn path(&self) -> &Path {
-        &self.state.path
-    }
-
-    /// The limits on it that are used up by sending.
-    pub fn limits(&self) -> &[Limit] {
-        &self.state.limits
-    }
-}
-
-impl std::fmt::Debug for Lane {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.state.fmt(f)
-    }
-}
-
-pub(crate) struct LaneState {
-    id: u64,
-    generation: u64,
-    /// The next midnight, if the limits change then.
-    until: Timestamp,
-    /// Beyond a warm-up's cap messages wait instead of leaving by another source.
-    overflow_waits: bool,
-    warming: bool,
-    pub(crate) path: Path,
-    pub(crate) limits: Limits,
-    pub(crate) messages_per_connection: Option<u32>,
-    pub(crate) recipients_per_message: Option<u32>,
-    store: Arc<dyn TokenStore>,
-    ttl: Duration,
-    adaptation: Arc<Adaptation>,
-    pub(crate) adaptive: Option<Arc<PathState>>,
-}
-
-impl LaneState {
-    pub(crate) fn store(&self) -> &dyn TokenStore {
-        &*self.store
-    }
-
-    pub(crate) fn ttl(&self) -> Duration {
-        self.ttl
-    }
-}
-
-impl std::fmt::Debug for LaneState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("path", &self.path).finish_non_exhaustive()
-    }
 }
 
 impl Shaper {
@@ -466,13 +393,6 @@ fn waits_for_checkpoint(later: &Later, now: Timestamp) -> bool {
     }
 }
 
-#[inline]
-fn leave_queues(lane: &LaneState) {
-    for limit in lane.limits.iter() {
-        limit.cell.leave(lane.id);
-    }
-}
-
 fn smaller(known: Option<u32>, most: u32) -> Option<u32> {
     Some(known.map_or(most, |known| known.min(most)))
 }
@@ -483,118 +403,5 @@ fn tag(bound: &Bound) -> String {
         Bound::Rate(rate) => format!("{}ms", rate.period().as_millis()),
         Bound::Daily { zone, .. } => format!("daily {zone}"),
         Bound::AtMost(_) => String::new(),
-    }
-}
-
-#[cold]
-fn pass_slowly(lane: &mut Lane, bytes: u64, now: Timestamp) -> Result<Pass<'_>, Later> {
-    decide(&lane.state, Ask::message(bytes), now).map(|receipt| Pass::slow(lane, receipt))
-}
-
-#[inline]
-fn admission(lane: &Arc<LaneState>, ask: Ask, now: Timestamp) -> Admission {
-    match decide(lane, ask, now) {
-        Ok(receipt) => Admission::Granted(Permit::new(Arc::clone(lane), receipt)),
-        Err(later) => Admission::Later(later),
-    }
-}
-
-#[inline]
-fn decide(lane: &LaneState, ask: Ask, now: Timestamp) -> Result<Receipt, Later> {
-    if lane.limits.len() > LIMITS_PER_PATH || lane.adaptation.has_suspensions() {
-        stopped(lane, now)?;
-    }
-    let queued = lane.limits.have_waiters();
-    if queued {
-        in_turn(lane, &ask, now)?;
-    }
-    let entered = match &lane.adaptive {
-        None => None,
-        Some(state) => {
-            let entered = state.enter(&ask, now);
-            Some(entered.map_err(|(gate, until)| Later { until, because: shown(gate) })?)
-        }
-    };
-    match lane.store.take(&lane.limits, ask, lane.ttl, now) {
-        Ok(receipt) => {
-            if queued {
-                leave_queues(lane);
-            }
-            Ok(receipt)
-        }
-        Err(refused) => {
-            if let (Some(state), Some(entered)) = (&lane.adaptive, &entered) {
-                state.take_back(entered);
-            }
-            Err(refuse(lane, refused, now))
-        }
-    }
-}
-
-/// A policy in error, or a suspension.
-#[cold]
-fn stopped(lane: &LaneState, now: Timestamp) -> Result<(), Later> {
-    if lane.limits.len() > LIMITS_PER_PATH {
-        let because = Because::TooManyLimits(lane.limits.len());
-        return Err(Later { until: now + BROKEN_POLICY_RETRY, because });
-    }
-    match lane.adaptation.suspension(&lane.path, now) {
-        None => Ok(()),
-        Some(suspension) => {
-            Err(Later { until: suspension.until, because: Because::Suspended(suspension.into()) })
-        }
-    }
-}
-
-/// Whether it is the lane's turn in every queue; else it lines up.
-#[cold]
-fn in_turn(lane: &LaneState, ask: &Ask, now: Timestamp) -> Result<(), Later> {
-    for limit in lane.limits.iter() {
-        if ask.cost(limit.kind) != 0
-            && let Err(RetryAt(until)) = limit.cell.turn(lane.id, now)
-        {
-            return Err(wait_in_line(lane, limit, until, now));
-        }
-    }
-    Ok(())
-}
-
-fn shown(gate: Gate) -> Because {
-    match gate {
-        Gate::Connections(most) => Because::ReceiverConnections(most),
-        Gate::Pace => Because::ReceiverPace,
-        Gate::Backoff => Because::BackOff,
-    }
-}
-
-#[cold]
-fn wait_in_line(lane: &LaneState, limit: &Limit, ready: Timestamp, now: Timestamp) -> Later {
-    let until = limit.cell.enqueue(lane.id, ready, spacing(limit), now);
-    Later { until, because: Because::Queue(Arc::new(limit.clone())) }
-}
-
-#[cold]
-fn refuse(lane: &LaneState, refused: Refused, now: Timestamp) -> Later {
-    let Some(limit) = refused.limit.and_then(|index| lane.limits.get(index)) else {
-        return Later { until: refused.until, because: Because::Store };
-    };
-    // A lane waits in the queue of one limit only: the one that binds.
-    for other in lane.limits.iter() {
-        if other.key != limit.key {
-            other.cell.leave(lane.id);
-        }
-    }
-    let until = match limit.bound {
-        // At midnight there is room for many at once, and not before.
-        Bound::Daily { .. } => refused.until,
-        Bound::Rate(_) | Bound::AtMost(_) => limit.cell.enqueue(lane.id, refused.until, spacing(limit), now),
-    };
-    Later { until, because: Because::Limit(Arc::new(limit.clone())) }
-}
-
-fn spacing(limit: &Limit) -> Duration {
-    match &limit.bound {
-        Bound::Rate(rate) => rate.spacing(),
-        Bound::Daily { .. } | Bound::AtMost(_) => CONNECTION_SPACING,
     }
 }

@@ -4,33 +4,36 @@
 //! reads, so that a peer that talks early can never make both sides wait for each other. Everything read is handed
 //! to the machine before it is asked what to do next.
 //!
-//! Standards: RFC 5321 4.5.3.2 (time-outs), RFC 3207, RFC 8314 3.3 (implicit TLS), RFC 9266 (tls-exporter),
-//! RFC 5929 4 (tls-server-end-point).
+//! Standards: RFC 5321 4.5.3.2 (time-outs), RFC 3207, RFC 8314 3.3 (implicit TLS).
 //!
-//! Not here: what is said and what it means (smtp-proto), other hosts (deliver), reuse (pool).
+//! Not here: what is said and what it means (smtp-proto), the stream (connection/transport.rs), other hosts (client.rs),
+//! reuse (pool.rs).
 
 use std::any::Any;
 use std::future::poll_fn;
-use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use postwright_core::{Cause, Clock, DeliveryStatus, EnhancedStatus, Instant, Phase, Remote, Timestamp};
-use postwright_smtp_proto::TlsInfo;
-use postwright_smtp_proto::client::{
-    CloseReason, Config, Report, Session, StartTls, Step, Timings, Transaction,
-};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use postwright_core::{Clock, Instant, Remote};
+use postwright_smtp_proto::client::{CloseReason, Report, Session, Step, Timings, Transaction};
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::connect::{BoxIo, Connector, Target};
 use crate::race::dial;
-use crate::tls::{Demand, TlsClient, TlsFault, Verdict, server_name};
+use crate::tls::{TlsClient, TlsFault};
+
+mod failure;
+mod options;
+mod transport;
+
+pub use failure::{ConnectError, ConnectFailure};
+#[cfg(feature = "sasl")]
+pub use options::Account;
+pub use options::Options;
+use transport::{Progress, Transport, exchange, upgrade};
 
 /// Octets that are joined into one write.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -38,141 +41,6 @@ const WRITE_BUFFER: usize = 16 * 1024;
 const READ_BUFFER: usize = 8 * 1024;
 /// How long closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How a connection is opened and what is said on it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Options {
-    /// What the client machine is told: name, STARTTLS, BDAT, time-outs.
-    pub session: Arc<Config>,
-    /// TLS from the first octet (port 465, RFC 8314), instead of STARTTLS.
-    pub implicit_tls: bool,
-    /// What the server's certificate must be.
-    pub demand: Demand,
-    /// How long the connection may take to open: 30 s. RFC 1123 5.3.1.1 leaves it to us; the kernel's own two
-    /// minutes are too long for a host with several addresses.
-    pub connect_timeout: Duration,
-    /// The local address to connect from.
-    pub source: Option<IpAddr>,
-    /// With which account to authenticate, if at all.
-    #[cfg(feature = "sasl")]
-    pub account: Option<Account>,
-    /// Where a bearer token comes from, in place of the account's password or token.
-    #[cfg(feature = "sasl")]
-    pub tokens: Option<Arc<crate::oauth::Tokens>>,
-}
-
-impl Options {
-    /// The same without TLS, if nothing asks for it: for a second try after a handshake failed.
-    pub(crate) fn in_clear(&self) -> Option<Options> {
-        let Options { demand, session, implicit_tls, .. } = self;
-        let optional = session.starttls == StartTls::Opportunistic && *demand == Demand::Nothing;
-        (optional && !implicit_tls).then(|| {
-            let mut session = Config::clone(&self.session);
-            session.starttls = StartTls::None;
-            Options { session: Arc::new(session), ..self.clone() }
-        })
-    }
-}
-
-/// An account at a smart host.
-#[cfg(feature = "sasl")]
-#[derive(Clone)]
-pub struct Account {
-    /// Who we are there.
-    pub credentials: postwright_smtp_proto::sasl::client::Credentials,
-    /// How well the connection must be protected first; verified TLS unless you say otherwise.
-    pub protection: postwright_smtp_proto::client::Protection,
-    /// Where nonces come from.
-    pub entropy: Arc<dyn postwright_core::Entropy>,
-}
-
-#[cfg(feature = "sasl")]
-impl Account {
-    fn login(&self) -> postwright_smtp_proto::client::Login {
-        let mut random = [0; 18];
-        self.entropy.fill(&mut random);
-        postwright_smtp_proto::client::Login::new(self.credentials.clone(), self.protection, random)
-    }
-}
-
-#[cfg(feature = "sasl")]
-impl std::fmt::Debug for Account {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").field("credentials", &self.credentials).finish_non_exhaustive()
-    }
-}
-
-impl Options {
-    /// The defaults, with what the client machine is told.
-    pub fn new(session: Config) -> Options {
-        Options {
-            session: Arc::new(session),
-            implicit_tls: false,
-            demand: Demand::default(),
-            connect_timeout: Duration::from_secs(30),
-            source: None,
-            #[cfg(feature = "sasl")]
-            account: None,
-            #[cfg(feature = "sasl")]
-            tokens: None,
-        }
-    }
-}
-
-/// Why no session came about.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ConnectFailure {
-    /// The connection could not be opened: refused, unreachable, no local address.
-    Io(io::Error),
-    /// The connection did not open within [`Options::connect_timeout`].
-    Timeout,
-    /// The connection was open, and the session ended before it was ready.
-    Session(CloseReason),
-}
-
-/// No session with this server, at this time: the reason, and what it means for a recipient.
-#[derive(Debug, thiserror::Error)]
-#[error("no session with {}: {}", .remote.host, .status.diagnostic)]
-pub struct ConnectError {
-    /// The server.
-    pub remote: Remote,
-    /// Why.
-    pub failure: ConnectFailure,
-    /// What was wrong with the handshake, if it failed.
-    pub tls: Option<TlsFault>,
-    /// What it means for a recipient that goes to this server alone.
-    pub status: Box<DeliveryStatus>,
-    /// Where the time went.
-    pub timings: Timings,
-}
-
-impl ConnectError {
-    pub(crate) fn new(remote: Remote, failure: ConnectFailure, at: Timestamp) -> ConnectError {
-        let status = match &failure {
-            ConnectFailure::Session(reason) => reason.status(Some(remote.clone()), at),
-            ConnectFailure::Io(_) | ConnectFailure::Timeout => {
-                let cause = match failure {
-                    ConnectFailure::Timeout => Cause::Timeout(Phase::Connect),
-                    _ => Cause::Unreachable,
-                };
-                let code = EnhancedStatus::known(4, 4, 1);
-                let status = DeliveryStatus::local(code, cause, Phase::Connect, at);
-                DeliveryStatus { remote: Some(remote.clone()), ..status }
-            }
-        };
-        ConnectError { remote, failure, tls: None, status: Box::new(status), timings: Timings::default() }
-    }
-
-    /// Why the session ended, if the connection was open.
-    pub fn close_reason(&self) -> Option<&CloseReason> {
-        match &self.failure {
-            ConnectFailure::Session(reason) => Some(reason),
-            _ => None,
-        }
-    }
-}
 
 /// An SMTP session over a byte stream, ready for transactions.
 ///
@@ -472,127 +340,5 @@ impl Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("target", &self.target).field("open", &self.is_open()).finish()
-    }
-}
-
-async fn upgrade(
-    io: BoxIo,
-    tls: &TlsClient,
-    target: &Target,
-    demand: &Demand,
-) -> Result<(TlsStream<BoxIo>, TlsInfo, Option<TlsFault>), (TlsFault, String)> {
-    let unusable = || (TlsFault::Handshake, "the host's name cannot be used with TLS".to_owned());
-    let name = server_name(&target.host, demand).ok_or_else(unusable)?;
-    let (config, verdict) = tls.session(demand).map_err(|error| (TlsFault::of(&error), error.to_string()))?;
-    let stream = TlsConnector::from(config).connect(name, io).await.map_err(|error| {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        (inner.map_or(TlsFault::Handshake, TlsFault::of), error.to_string())
-    })?;
-    let info = describe(&stream, &verdict);
-    Ok((stream, info, verdict.fault()))
-}
-
-fn describe(stream: &TlsStream<BoxIo>, verdict: &Verdict) -> TlsInfo {
-    let (_, connection) = stream.get_ref();
-    let version = match connection.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "unknown",
-    };
-    let cipher = connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
-    // RFC 9266 4.2: in TLS 1.2 the exporter is unique only with the extended master secret, which is not shown here.
-    let unique = version == "TLSv1.3";
-    let exporter = connection.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).ok();
-    let peer = connection.peer_certificates().and_then(|chain| chain.first());
-    TlsInfo {
-        version: version.into(),
-        cipher: cipher.unwrap_or_default().into(),
-        verified: verdict.is_verified(),
-        peer_certificate: peer.map(|certificate| certificate.as_ref().into()),
-        exporter: exporter.filter(|_| unique),
-        server_end_point: peer.and_then(|certificate| end_point(certificate)),
-        ..TlsInfo::default()
-    }
-}
-
-/// The `tls-server-end-point` binding (RFC 5929 4.1).
-#[cfg(feature = "sasl")]
-fn end_point(certificate: &[u8]) -> Option<Box<[u8]>> {
-    postwright_smtp_proto::sasl::server_end_point(certificate)
-}
-
-#[cfg(not(feature = "sasl"))]
-fn end_point(_: &[u8]) -> Option<Box<[u8]>> {
-    None
-}
-
-/// What happened first while there was something to write.
-enum Progress {
-    /// Octets written; 0 means that the connection is broken.
-    Wrote(usize),
-    /// Octets read; 0 means that it ended.
-    Read(usize),
-}
-
-/// Writes, and reads if that is all that can be done.
-async fn exchange(io: &mut Transport, out: &[u8], input: &mut [u8]) -> Progress {
-    poll_fn(|cx| {
-        if let Poll::Ready(result) = Pin::new(&mut *io).poll_write(cx, out) {
-            return Poll::Ready(Progress::Wrote(result.unwrap_or(0)));
-        }
-        let mut buffer = ReadBuf::new(input);
-        match Pin::new(&mut *io).poll_read(cx, &mut buffer) {
-            Poll::Ready(result) => Poll::Ready(Progress::Read(result.map_or(0, |()| buffer.filled().len()))),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// The stream, before and after STARTTLS.
-enum Transport {
-    Plain(BoxIo),
-    Tls(Box<TlsStream<BoxIo>>),
-    /// Closed, or lost in a handshake that failed.
-    Gone,
-}
-
-fn gone() -> io::Error {
-    io::ErrorKind::NotConnected.into()
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Transport::Tls(io) => Pin::new(io).poll_read(cx, buf),
-            Transport::Gone => Poll::Ready(Err(gone())),
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Transport::Tls(io) => Pin::new(io).poll_write(cx, buf),
-            Transport::Gone => Poll::Ready(Err(gone())),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
-            Transport::Tls(io) => Pin::new(io).poll_flush(cx),
-            Transport::Gone => Poll::Ready(Err(gone())),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Transport::Tls(io) => Pin::new(io).poll_shutdown(cx),
-            Transport::Gone => Poll::Ready(Ok(())),
-        }
     }
 }
