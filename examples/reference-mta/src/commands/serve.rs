@@ -15,7 +15,7 @@ use postwright::core::{
 use postwright::queue::Spool;
 use postwright::reports::Reports;
 use postwright::smtp_client::{Client, Trust};
-use postwright::{MessagePolicy, Metrics, Mta};
+use postwright::{DnsPace, MessagePolicy, Metrics, Mta, PacedResolver};
 use tokio::sync::watch;
 
 use super::{Failure, output};
@@ -96,7 +96,7 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
     let spool = crate::storage::open(&config, clock.clone()).await?;
-    let resolver = resolver(&config)?;
+    let resolver = resolver(&config, &clock)?;
     let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver };
     let keys = Keys::load(&config, &world)?;
     let hangups = signals::Hangups::listen();
@@ -190,6 +190,7 @@ fn assemble(
             settings.lifetime = config.retry.lifetime;
             settings.connections = config.delivery.connections;
             settings.connections_per_site = config.delivery.connections_per_site;
+            settings.bodies = usize::try_from(config.delivery.bodies).unwrap_or(usize::MAX);
             settings.queued = config.limits.queued.size();
             settings.drain_timeout = config.limits.drain.time();
             settings.notifications_per_hour = config.feedback.notifications_per_hour;
@@ -212,7 +213,7 @@ fn assemble(
 }
 
 /// Who answers DNS questions. A smart host at an address needs nobody: a machine without DNS may still relay.
-fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
+fn resolver(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Resolver>, Failure> {
     if let Some(path) = &config.dns.zone {
         return super::dns::zone(path);
     }
@@ -221,8 +222,12 @@ fn resolver(config: &Config) -> Result<Arc<dyn Resolver>, Failure> {
     settings.servers.clone_from(&config.dns.servers);
     settings.validate = config.dns.validate;
     settings.trust_anchors.clone_from(&config.dns.trust_anchors);
+    settings.in_flight_max = config.dns.at_a_time;
+    let mut pace = DnsPace::default();
+    (pace.at_a_time, pace.per_second, pace.burst) =
+        (config.dns.at_a_time, config.dns.per_second, config.dns.per_second);
     match HickoryResolver::new(&settings) {
-        Ok(resolver) => Ok(Arc::new(resolver)),
+        Ok(resolver) => Ok(Arc::new(PacedResolver::new(Arc::new(resolver), clock.clone(), pace))),
         Err(error) if at_an_address => {
             tracing::warn!(%error, "there is no DNS; the smart host's address is enough");
             Ok(Arc::new(NoDns))

@@ -112,10 +112,13 @@ impl Config {
     }
 
     fn check_limits(&self) -> Result<(), String> {
-        let delivery = &self.delivery;
+        let (delivery, dns) = (&self.delivery, &self.dns);
         for (key, value) in [
-            ("delivery.connections", delivery.connections),
-            ("delivery.connections_per_site", delivery.connections_per_site),
+            ("delivery.connections", delivery.connections as u64),
+            ("delivery.connections_per_site", delivery.connections_per_site as u64),
+            ("delivery.bodies", delivery.bodies),
+            ("dns.at_a_time", dns.at_a_time as u64),
+            ("dns.per_second", dns.per_second.into()),
         ] {
             if value == 0 {
                 return Err(format!("{key} is 0: nothing would ever happen; the least is 1"));

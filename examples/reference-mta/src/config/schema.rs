@@ -108,13 +108,28 @@ pub(crate) struct Control {
 }
 
 /// Where DNS answers come from.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Dns {
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) zone: Option<PathBuf>,
     pub(crate) validate: bool,
     pub(crate) trust_anchors: Option<PathBuf>,
+    pub(crate) at_a_time: usize,
+    pub(crate) per_second: u32,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Dns {
+            servers: Vec::new(),
+            zone: None,
+            validate: false,
+            trust_anchors: None,
+            at_a_time: 128,
+            per_second: 1000,
+        }
+    }
 }
 
 /// What is done with mail from strangers.
@@ -282,6 +297,8 @@ pub(crate) struct Delivery {
     pub(crate) smart_host: Option<SmartHost>,
     pub(crate) connections: usize,
     pub(crate) connections_per_site: usize,
+    #[serde(deserialize_with = "from_size")]
+    pub(crate) bodies: u64,
     pub(crate) port: u16,
     pub(crate) private_addresses: bool,
     pub(crate) shaping: Option<PathBuf>,
@@ -298,6 +315,7 @@ impl Default for Delivery {
             smart_host: None,
             connections: 200,
             connections_per_site: 10,
+            bodies: 256 << 20,
             port: 25,
             private_addresses: false,
             shaping: None,

@@ -6,202 +6,30 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright::core::{
-    Answer, BoxFuture, Clock, DnsError, Envelope, Instant, Mailbox, MemoryZone, Message, Name, RecordKind,
-    Resolver, SeededEntropy, Timestamp, World,
+    Answer, BoxFuture, DnsError, Envelope, Mailbox, MemoryZone, Message, Name, RecordKind, Resolver,
+    SeededEntropy, Timestamp, World,
 };
 use postwright::queue::MemorySpool;
-use postwright::smtp_client::{BoxIo, Client, Connector, Target, Trust};
+use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_proto::client::Timings;
 use postwright::{Departure, Event, Exit, Mta, NotNow, Observer, Pace, Pass, Sent};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// How the bad server behaves, for the first hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    NeverGreets,
-    OneOctetAMinute,
-    HangsAfterData,
-    ClosesAfterTheDot,
-    Says421InThePipeline,
-    RefusesOneOfFifty,
-    RepliesWithAMegabyte,
-    RepliesWithoutEnd,
-    ClosesAtOnce,
-}
+use network::{Fault, Network, Seen, TokioClock};
+
+mod dns;
+mod network;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Attempts at a time to one site.
 const PER_SITE: usize = 4;
 const GOOD_SITES: usize = 4;
-
-/// What the servers saw.
-#[derive(Default)]
-struct Seen {
-    /// How often each message's body came whole, by its id and the site.
-    bodies: Mutex<BTreeMap<String, usize>>,
-    open: AtomicUsize,
-    bad_open: AtomicUsize,
-    bad_most: AtomicUsize,
-}
-
-struct Network {
-    fault: Fault,
-    start: tokio::time::Instant,
-    seen: Arc<Seen>,
-}
-
-/// Gives its place back when the server's task ends, however it ends.
-struct Place(Arc<Seen>, bool);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::SeqCst);
-        if self.1 {
-            self.0.bad_open.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-}
-
-impl Connector for Network {
-    fn connect<'a>(&'a self, target: &'a Target, _: Option<IpAddr>) -> BoxFuture<'a, io::Result<BoxIo>> {
-        let is_bad = target.host.to_string() == "mx.bad.test";
-        let fault = if is_bad && self.start.elapsed() < HOUR { self.fault } else { Fault::None };
-        let (ours, theirs) = tokio::io::duplex(16 * 1024);
-        self.seen.open.fetch_add(1, Ordering::SeqCst);
-        if is_bad {
-            let now = self.seen.bad_open.fetch_add(1, Ordering::SeqCst) + 1;
-            self.seen.bad_most.fetch_max(now, Ordering::SeqCst);
-        }
-        let place = Place(self.seen.clone(), is_bad);
-        tokio::spawn(async move {
-            // An error is the client's going away.
-            let _ = serve(theirs, fault, &place.0).await;
-        });
-        Box::pin(async move {
-            sleep(Duration::from_millis(20)).await;
-            Ok(Box::new(ours) as BoxIo)
-        })
-    }
-}
-
-async fn serve(io: DuplexStream, fault: Fault, seen: &Seen) -> io::Result<()> {
-    let (read, mut write) = tokio::io::split(io);
-    let mut read = BufReader::new(read);
-    match fault {
-        Fault::NeverGreets => return gone(&mut read).await,
-        Fault::ClosesAtOnce => return Ok(()),
-        Fault::OneOctetAMinute => {
-            for octet in b"220 I am a very slow server, and I shall not come to an end\r\n".iter().cycle() {
-                write.write_all(&[*octet]).await?;
-                tokio::select! {
-                    result = gone(&mut read) => return result,
-                    () = sleep(Duration::from_secs(60)) => {}
-                }
-            }
-        }
-        Fault::RepliesWithAMegabyte => {
-            write.write_all(b"220 ").await?;
-            write.write_all(&vec![b'x'; 1 << 20]).await?;
-            return gone(&mut read).await;
-        }
-        Fault::RepliesWithoutEnd => loop {
-            write.write_all(b"220-and another line\r\n").await?;
-        },
-        _ => {}
-    }
-    write.write_all(b"220 ready\r\n").await?;
-    let (mut line, mut recipients) = (String::new(), 0);
-    loop {
-        line.clear();
-        if read.read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(5)).await;
-        let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
-        let reply = match verb.as_str() {
-            "EHLO" => "250-here\r\n250 PIPELINING\r\n",
-            "MAIL" => {
-                recipients = 0;
-                "250 ok\r\n"
-            }
-            "RCPT" => {
-                recipients += 1;
-                match fault {
-                    Fault::Says421InThePipeline => {
-                        write.write_all(b"421 4.3.2 later\r\n").await?;
-                        return Ok(());
-                    }
-                    Fault::RefusesOneOfFifty if recipients == 17 => "550 5.1.1 nobody\r\n",
-                    _ => "250 ok\r\n",
-                }
-            }
-            "DATA" => {
-                if fault == Fault::HangsAfterData {
-                    return gone(&mut read).await;
-                }
-                write.write_all(b"354 go\r\n").await?;
-                let id = body(&mut read).await?;
-                *seen.bodies.lock().unwrap().entry(id).or_default() += 1;
-                if fault == Fault::ClosesAfterTheDot {
-                    return Ok(());
-                }
-                "250 2.0.0 Ok: queued as 7C1D\r\n"
-            }
-            "QUIT" => {
-                write.write_all(b"221 bye\r\n").await?;
-                return Ok(());
-            }
-            _ => "250 ok\r\n",
-        };
-        write.write_all(reply.as_bytes()).await?;
-    }
-}
-
-/// Reads until the client goes.
-async fn gone(read: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
-    let mut rest = [0; 1024];
-    while read.read(&mut rest).await? > 0 {}
-    Ok(())
-}
-
-/// Reads a body to its dot; returns its subject.
-async fn body(read: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<String> {
-    let (mut line, mut id) = (String::new(), String::new());
-    loop {
-        line.clear();
-        if read.read_line(&mut line).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some(subject) = line.strip_prefix("Subject: ") {
-            id = subject.trim().to_owned();
-        }
-        if line == ".\r\n" {
-            return Ok(id);
-        }
-    }
-}
-
-struct TokioClock(tokio::time::Instant);
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_800_000_000) + self.0.elapsed()
-    }
-
-    fn mono(&self) -> Instant {
-        Instant::from_start(self.0.elapsed())
-    }
-}
 
 /// What became of recipients, by address.
 #[derive(Default)]
@@ -456,85 +284,6 @@ async fn one_refused_recipient_of_fifty_fails_alone() {
     seen.check(Fault::RefusesOneOfFifty, 3);
     let bounced: Vec<String> = seen.fates.bounced.lock().unwrap().keys().cloned().collect();
     assert_eq!(bounced, ["r0-16@bad.test", "r1-16@bad.test", "r2-16@bad.test"]);
-}
-
-/// DNS that is gone for ten minutes: every look-up takes five seconds and has no answer.
-struct Outage {
-    zone: MemoryZone,
-    start: tokio::time::Instant,
-    asked: AtomicUsize,
-    open: AtomicUsize,
-    most: AtomicUsize,
-}
-
-const OUTAGE: Duration = Duration::from_secs(600);
-
-impl Resolver for Outage {
-    fn lookup<'a>(&'a self, name: &'a Name, kind: RecordKind) -> BoxFuture<'a, Result<Answer, DnsError>> {
-        Box::pin(async move {
-            if self.start.elapsed() >= OUTAGE {
-                return self.zone.lookup(name, kind).await;
-            }
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            self.most.fetch_max(self.open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            sleep(Duration::from_secs(5)).await;
-            self.open.fetch_sub(1, Ordering::SeqCst);
-            Err(DnsError::Timeout)
-        })
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn ten_minutes_without_dns_bounce_nothing_and_end_without_a_storm() {
-    const DOMAINS: usize = 300;
-    const CONNECTIONS: usize = 20;
-    let start = tokio::time::Instant::now();
-    let zone: String = (0..DOMAINS)
-        .map(|i| format!("d{i}.test. MX 10 mx.d{i}.test.\nmx.d{i}.test. A 192.0.2.{}\n", i % 250 + 1))
-        .collect();
-    let dns = Arc::new(Outage {
-        zone: MemoryZone::parse(&zone).unwrap(),
-        start,
-        asked: AtomicUsize::new(0),
-        open: AtomicUsize::new(0),
-        most: AtomicUsize::new(0),
-    });
-    let (seen, fates) = (Arc::new(Seen::default()), Arc::new(Fates::default()));
-    let world = World {
-        clock: Arc::new(TokioClock(start)),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        resolver: dns.clone(),
-    };
-    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
-    let network = Arc::new(Network { fault: Fault::None, start, seen: seen.clone() });
-    let spool = Arc::new(MemorySpool::default());
-    let mta = Mta::builder("mta.test".parse().unwrap(), world, spool, client.with_connector(network))
-        .settings(|settings| settings.connections = CONNECTIONS)
-        .observer(fates.clone())
-        .build();
-    for number in 0..DOMAINS {
-        submit(&mta, &format!("d{number}.test"), number, 1).await;
-    }
-    let (stop, stopped) = oneshot::channel::<()>();
-    let watch = async {
-        let deadline = start + 4 * HOUR;
-        while fates.ends.load(Ordering::SeqCst) < DOMAINS {
-            assert!(tokio::time::Instant::now() < deadline, "the queue does not drain");
-            sleep(Duration::from_secs(1)).await;
-        }
-        drop(stop);
-        start.elapsed()
-    };
-    let ((), drained) = tokio::join!(mta.run(async { drop(stopped.await) }), watch);
-    assert!(fates.bounced.lock().unwrap().is_empty(), "no answer is no reason to bounce");
-    assert_eq!(fates.delivered.lock().unwrap().len(), DOMAINS);
-    assert_eq!(seen.bodies.lock().unwrap().len(), DOMAINS);
-    // The pauses are 5, 10 and 20 minutes and their jitter: the last comes back by its own schedule.
-    assert!(drained < OUTAGE + Duration::from_secs(1500), "{drained:?}");
-    // At most one look-up a slot at a time; and each message asked twice a try, for its route and for its hosts.
-    assert!(dns.most.load(Ordering::SeqCst) <= CONNECTIONS, "{:?}", dns.most);
-    let asked = dns.asked.load(Ordering::SeqCst);
-    assert!((DOMAINS..=DOMAINS * 6).contains(&asked), "{asked} look-ups in the outage");
 }
 
 #[tokio::test(start_paused = true)]
