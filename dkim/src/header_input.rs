@@ -14,10 +14,16 @@ pub(crate) fn field(canon: Canon, raw: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The fields that `names` choose. A name without a field left contributes nothing (RFC 6376 5.4.2).
-pub(crate) fn signed_fields(section: &Section, names: &Names, canon: Canon) -> Vec<u8> {
+/// The fields that `names` choose, without the signature `itself`. A name without a field left contributes nothing
+/// (RFC 6376 5.4.2).
+pub(crate) fn signed_fields(
+    section: &Section,
+    names: &Names,
+    canon: Canon,
+    itself: Option<usize>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(2048);
-    let mut selection = Selection::new(section);
+    let mut selection = Selection::new(section, itself);
     for name in names.iter() {
         if let Some(index) = selection.next(name.as_bytes()) {
             field(canon, section.raw(index), &mut out);

@@ -49,10 +49,12 @@
 //! | standard | test |
 //! |---|---|
 //! | RFC 6376 as a whole | `tests/suites.rs` (`mail_dkim_corpus`: 62 messages, each with and without SHA-1) |
+//! | RFC 6376, what the suites lack | `tests/rfc6376.rs` |
 //! | RFC 6376 3.4 canonicalisation | `tests/suites.rs` (`canonicalization_cases`), `tests/properties.rs` (naive twins) |
 //! | RFC 8463 appendix A | `tests/suites.rs` (`rfc_8463_appendix_a`) |
 //! | RFC 8301 (SHA-1, key sizes) | `tests/suites.rs` (`mail_dkim_corpus`) |
 //! | RFC 8617 | `tests/arc_suite.rs` (the suites of its authors, 175 and 17 cases) |
+//! | RFC 8617, what its suites lack | `tests/rfc8617.rs` |
 //! | all of them, beside dkimpy and OpenDKIM, both ways | `tests/round_trips.rs` (2,300 generated messages) |
 //! | the limits above | `tests/hostile.rs` (look-ups counted) |
 //!

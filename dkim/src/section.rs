@@ -228,13 +228,15 @@ const fn hash(name: &[u8]) -> u32 {
 /// Takes fields by name, each once, from the bottom up (RFC 6376 5.4.2).
 pub(crate) struct Selection<'s> {
     section: &'s Section,
+    /// The signature that is being verified, which does not cover itself (RFC 6376 3.5, `h=`).
+    itself: Option<usize>,
     /// For each entry of `by_name` that is the first with its name, how many fields were taken.
     taken: Vec<u32>,
 }
 
 impl<'s> Selection<'s> {
-    pub(crate) fn new(section: &'s Section) -> Selection<'s> {
-        Selection { section, taken: vec![0; section.by_name.len()] }
+    pub(crate) fn new(section: &'s Section, itself: Option<usize>) -> Selection<'s> {
+        Selection { section, itself, taken: vec![0; section.by_name.len()] }
     }
 
     /// The next field of that name; `None` if there is no more (which signs its absence, RFC 6376 5.4.2).
@@ -242,9 +244,11 @@ impl<'s> Selection<'s> {
         let (place, group) = self.section.group(hash(name), name);
         let taken = self.taken.get_mut(place)?;
         let left = group.len().checked_sub(usize::try_from(*taken).ok()?)?;
-        let (_, index) = group.get(..left)?.last()?;
-        *taken += 1;
-        usize::try_from(*index).ok()
+        let mut rest = group.get(..left)?.iter().rev();
+        // At most one is passed over, so this stays one step.
+        let found = rest.find(|(_, index)| usize::try_from(*index).ok() != self.itself);
+        *taken = u32::try_from(group.len() - rest.len()).ok()?;
+        usize::try_from(found?.1).ok()
     }
 }
 
@@ -283,7 +287,7 @@ mod tests {
         let section = Section::new(text.into_bytes());
         assert_eq!(section.all(one.as_bytes()).collect::<Vec<_>>(), [0, 2]);
         assert_eq!(section.all(other.as_bytes()).collect::<Vec<_>>(), [1, 3]);
-        let mut selection = Selection::new(&section);
+        let mut selection = Selection::new(&section, None);
         assert_eq!(section.all(b"x").count(), 0);
         let taken = [&one, &other, &one, &other, &one].map(|name| selection.next(name.as_bytes()));
         assert_eq!(taken, [Some(2), Some(3), Some(0), Some(1), None]);
@@ -304,11 +308,15 @@ mod tests {
     #[test]
     fn names_take_fields_from_the_bottom_once_each() {
         let section = Section::new(b"X: 1\r\nY: 2\r\nx: 3\r\n".to_vec());
-        let mut selection = Selection::new(&section);
+        let mut selection = Selection::new(&section, None);
         assert_eq!(selection.next(b"x"), Some(2));
         assert_eq!(selection.next(b"Y"), Some(1));
         assert_eq!(selection.next(b"X"), Some(0));
         assert_eq!(selection.next(b"x"), None);
         assert_eq!(selection.next(b"z"), None);
+        for (itself, other) in [(0, 2), (2, 0)] {
+            let mut selection = Selection::new(&section, Some(itself));
+            assert_eq!([selection.next(b"x"), selection.next(b"x")], [Some(other), None]);
+        }
     }
 }

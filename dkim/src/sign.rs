@@ -277,7 +277,7 @@ impl Inner {
         value.tag("bh", &STANDARD.encode(body.value));
         value.open("b");
         let canon = self.options.canon.header;
-        let mut input = header_input::signed_fields(section, &names, canon);
+        let mut input = header_input::signed_fields(section, &names, canon, None);
         header_input::unsigned(canon, FIELD, value.text(), &mut input);
         let signature = sign_input(&self.key, &input).ok_or(SignError::Library)?;
         let value = value.close(&STANDARD.encode(signature));
@@ -308,7 +308,7 @@ impl Inner {
 
 /// `z=`: the fields that are signed, in dkim-quoted-printable, between bars.
 fn write_copies(value: &mut Folded, section: &Section, names: &Names) {
-    let mut selection = crate::section::Selection::new(section);
+    let mut selection = crate::section::Selection::new(section, None);
     let mut pieces: Vec<String> = Vec::new();
     for name in names.iter() {
         let Some(index) = selection.next(name.as_bytes()) else { continue };

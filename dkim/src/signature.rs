@@ -322,6 +322,8 @@ mod tests {
             ("d=example.org", "d=-x.org", Reason::Domain),
             ("s=sel", "s=", Reason::Selector),
             ("s=sel", "s=a..b", Reason::Selector),
+            ("s=sel", "s=s\u{e9}l", Reason::Selector),
+            ("v=1", "v=1; c=Relaxed", Reason::Canonicalization),
             ("h=from:to", "h=to", Reason::FromNotSigned),
             ("h=from:to", "h=from::to", Reason::SignedFields),
             ("h=from:to", "h=from:t o", Reason::SignedFields),
@@ -340,6 +342,27 @@ mod tests {
         ] {
             let text = GOOD.replacen(from, to, 1);
             assert_eq!(parse(&text).map(|_| ()), Err(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_label_is_a_domain() {
+        assert_eq!(
+            parse(&GOOD.replace("example.org", "test")).unwrap().key_name.as_str(),
+            "sel._domainkey.test"
+        );
+    }
+
+    /// RFC 8617 4.1.2: "if seen, a version tag MUST be ignored".
+    #[cfg(feature = "arc")]
+    #[test]
+    fn arc_has_no_version() {
+        for version in ["v=1; ", "v=7; ", "v=; ", ""] {
+            let text = GOOD.replacen("v=1; ", version, 1);
+            let tags = TagList::parse(text.as_bytes()).unwrap();
+            let (family, limits) = (Family::ArcMessage, Limits::default());
+            let parsed = Signature::parse(&tags, &Claims::of(&tags, family), family, &limits);
+            assert!(parsed.is_ok(), "{version:?}");
         }
     }
 

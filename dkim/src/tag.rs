@@ -69,6 +69,10 @@ impl<'t> TagList<'t> {
             tags.push(Tag { name, value: trim(raw), span: start + equals + 1..end });
             start = end + 1;
         }
+        // The blanks behind the last value belong to it as well where no semicolon ends it.
+        if let Some(last) = tags.last_mut().filter(|_| body.len() == whole.len()) {
+            last.span.end = text.len();
+        }
         unique(&tags)?;
         Ok(TagList(tags))
     }
@@ -274,6 +278,10 @@ mod tests {
         let text = "a=1; b = xy\r\n\tz ; c=2";
         let list = TagList::parse(text.as_bytes()).unwrap();
         assert_eq!(&text[list.get("b").unwrap().span.clone()], " xy\r\n\tz ");
+        for (text, span) in [("a=1; b= x \r\n ", " x \r\n "), ("a=1; b= x ; \r\n ", " x ")] {
+            let list = TagList::parse(text.as_bytes()).unwrap();
+            assert_eq!(&text[list.get("b").unwrap().span.clone()], span);
+        }
     }
 
     #[test]

@@ -349,7 +349,7 @@ impl Judge<'_> {
             return Err(Reason::BodyHash);
         }
         let canon = signature.canon.header;
-        let mut input = header_input::signed_fields(self.section, &signature.signed, canon);
+        let mut input = header_input::signed_fields(self.section, &signature.signed, canon, Some(field));
         let raw = self.section.raw(field);
         header_input::signature_field(canon, raw, signature.b_span.clone(), &mut input);
         let hash = hash_of(signature.algorithm);

@@ -12,6 +12,10 @@ mod arc_suite;
 mod hostile;
 #[path = "properties.rs"]
 mod properties;
+#[path = "rfc6376.rs"]
+mod rfc6376;
+#[path = "rfc8617.rs"]
+mod rfc8617;
 #[path = "round_trips.rs"]
 mod round_trips;
 #[path = "suites.rs"]

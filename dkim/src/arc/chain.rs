@@ -1,11 +1,13 @@
 //! The ARC sets of a header section, and the structure that they must have (RFC 8617 5.2, steps 1 to 3).
 
+use super::results;
 use super::seal_field::{self, Seal};
 use super::{ArcReason, ChainValidation};
 use crate::canon::Canon;
 use crate::header_input;
 use crate::limits::Limits;
 use crate::section::Section;
+use crate::tag::TagList;
 
 pub(super) const RESULTS: &str = "ARC-Authentication-Results";
 pub(super) const MESSAGE_SIGNATURE: &str = "ARC-Message-Signature";
@@ -38,16 +40,17 @@ pub(super) fn find(section: &Section, limits: &Limits) -> Chain {
         return Err((limits.arc_sets, ArcReason::TooManySets));
     }
     let mut slots: Vec<Slots> = Vec::new();
+    let mut highest = 0;
     let mut broken = None;
     for (kind, name) in names.iter().enumerate() {
         for field in section.all(name.as_bytes()) {
             let value = section.value(field);
-            let instance =
-                if kind == 0 { seal_field::instance_of_results(value) } else { seal_field::instance(value) };
+            let instance = if kind == 0 { results::instance(value) } else { seal_field::instance(value) };
             let Some(instance) = instance else {
                 broken = broken.or(Some(ArcReason::Instance));
                 continue;
             };
+            highest = highest.max(instance);
             if instance > limits.arc_sets {
                 broken = broken.or(Some(ArcReason::TooManySets));
                 continue;
@@ -55,11 +58,22 @@ pub(super) fn find(section: &Section, limits: &Limits) -> Chain {
             broken = broken.or(place(&mut slots, instance, kind, field));
         }
     }
-    let highest = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-    match broken {
-        Some(reason) => Err((highest, reason)),
-        None => complete(section, &slots).map_err(|reason| (highest, reason)),
-    }
+    let sets = match broken {
+        Some(reason) => Err(reason),
+        None => complete(section, &slots),
+    };
+    sets.map_err(|reason| (highest, newest_says_failed(section).unwrap_or(reason)))
+}
+
+/// RFC 8617 5.2, step 2, comes before the structure: whoever found a malformed chain says so in a seal, behind which
+/// nothing is added.
+fn newest_says_failed(section: &Section) -> Option<ArcReason> {
+    let read = |field| {
+        let tags = TagList::parse(section.value(field)).ok()?;
+        Some((seal_field::number(tags.value("i")?)?, tags.value("cv")? == "fail"))
+    };
+    let newest = section.all(SEAL.as_bytes()).filter_map(read).max()?;
+    newest.1.then_some(ArcReason::BrokenBefore(newest.0))
 }
 
 /// Puts a field into its set; a reason if its place is taken.
@@ -81,12 +95,6 @@ fn complete(section: &Section, slots: &[Slots]) -> Result<Vec<Set>, ArcReason> {
         let seal = Seal::parse(section.value(seal_field));
         let seal = seal.map_err(|reason| ArcReason::SealSyntax(instance, reason))?;
         sets.push(Set { results, message_signature, seal_field, seal });
-    }
-    // Step 2 comes before the rest of step 3: a chain that was found broken stays so.
-    if let Some((instance, _)) =
-        (1..).zip(&sets).last().filter(|(_, set)| set.seal.cv == ChainValidation::Fail)
-    {
-        return Err(ArcReason::BrokenBefore(instance));
     }
     for (instance, set) in (1..).zip(&sets) {
         let expected = if instance == 1 { ChainValidation::None } else { ChainValidation::Pass };

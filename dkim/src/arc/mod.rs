@@ -11,17 +11,20 @@
 //! |---|---|
 //! | chain.rs | finds the sets in a header and checks their structure |
 //! | seal_field.rs | the tags of ARC-Seal |
+//! | results.rs | the text of authentication results |
 //! | validate.rs | [`ArcVerifier`], [`ArcVerification`]: is the chain whole? |
 //! | sealer.rs | [`Sealer`]: adds a set |
 //!
 //! Not here: what a valid chain of a trusted sealer changes (local policy).
 
 mod chain;
+mod results;
 mod seal_field;
 mod sealer;
 mod validate;
 
-pub use sealer::{SealError, Sealer, authentication_results};
+pub use results::authentication_results;
+pub use sealer::{SealError, Sealer};
 pub use validate::{ArcVerification, ArcVerifier};
 
 use std::fmt;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use postwright_core::{Domain, HeaderField, Message, Timestamp};
 
 use super::chain::{self, MESSAGE_SIGNATURE, RESULTS, SEAL, SealInput};
+use super::results::{is_arc, statements};
 use super::{ArcResult, ChainValidation};
 use crate::body_hash::{BodyHash, BodyHashSpec, BodyHashes};
 use crate::canon::{Canon, CanonPair};
@@ -21,6 +22,9 @@ use crate::selection::SignedFields;
 use crate::sign::{SignError, sign_input};
 use crate::signature::Selector;
 use crate::signing_key::SigningKey;
+
+/// What a message signature "MUST NOT" cover (RFC 8617 4.1.2).
+const NEVER_SIGNED: [&str; 4] = ["Authentication-Results", RESULTS, MESSAGE_SIGNATURE, SEAL];
 
 /// Why a message was not sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,11 +68,12 @@ impl Sealer {
         Ok(Sealer { key, domain, selector, authserv_id: authserv_id.to_owned(), fields })
     }
 
-    /// Signs other fields than the recommended ones (RFC 8617 4.1.2). ARC-Seal is never signed.
+    /// Signs other fields than the recommended ones. Authentication-Results and the fields of ARC are refused: hops
+    /// add and remove them (RFC 8617 4.1.2).
     pub fn with_fields(mut self, fields: SignedFields) -> Result<Sealer, SealError> {
         fields.check()?;
         if let SignedFields::Exactly(names) = &fields
-            && names.iter().any(|name| name.eq_ignore_ascii_case(SEAL))
+            && names.iter().any(|name| NEVER_SIGNED.iter().any(|never| name.eq_ignore_ascii_case(never)))
         {
             return Err(SignError::FieldName.into());
         }
@@ -147,13 +152,11 @@ impl Sealer {
         cv: ChainValidation,
         results: &str,
     ) -> Result<HeaderField, SealError> {
-        let results = results.trim().trim_end_matches(';');
-        let has_arc = results.split(';').any(|one| one.trim_start().starts_with("arc="));
         let mut value = format!("i={instance}; {}", self.authserv_id);
-        if !has_arc {
+        if !statements(results).any(is_arc) {
             value.push_str(&format!(";\r\n\tarc={cv}"));
         }
-        for one in results.split(';').map(str::trim).filter(|one| !one.is_empty() && *one != "none") {
+        for one in statements(results).filter(|one| *one != "none") {
             value.push_str(";\r\n\t");
             value.push_str(one);
         }
@@ -182,7 +185,7 @@ impl Sealer {
         value.pieces("h", names.pieces());
         value.tag("bh", &STANDARD.encode(body.value));
         value.open("b");
-        let mut input = header_input::signed_fields(section, &names, canon.header);
+        let mut input = header_input::signed_fields(section, &names, canon.header, None);
         header_input::unsigned(canon.header, MESSAGE_SIGNATURE, value.text(), &mut input);
         self.close(MESSAGE_SIGNATURE, value, &input)
     }
@@ -215,30 +218,4 @@ impl Sealer {
         let value = value.close(&STANDARD.encode(signature));
         Ok(HeaderField::new(name, &value).map_err(|_| SignError::Field)?)
     }
-}
-
-/// Joins what the Authentication-Results fields of `authserv_id` say, from the top down; the fields of others are
-/// not ours to repeat (RFC 8617 4.1.1). The text is what [`Sealer::seal`] takes.
-pub fn authentication_results(message: &Message, authserv_id: &str) -> String {
-    let mut reader = HeaderReader::new(Limits::default().header_octets);
-    let mut header = None;
-    for chunk in message.chunks() {
-        header = reader.feed(chunk).map(|(header, _)| header);
-        if header.is_some() {
-            break;
-        }
-    }
-    let header = header.unwrap_or_else(|| reader.finish().unwrap_or_else(|part| part));
-    let section = Section::new(header);
-    let mut joined: Vec<String> = Vec::new();
-    for field in section.all(b"authentication-results") {
-        let value = String::from_utf8_lossy(section.value(field)).replace("\r\n", "");
-        let Some((id, results)) = value.split_once(';') else { continue };
-        // A version may follow the name (RFC 8601 2.2).
-        if id.split_whitespace().next().is_some_and(|id| id.eq_ignore_ascii_case(authserv_id)) {
-            let results = results.split(';').map(str::trim).filter(|one| !one.is_empty());
-            joined.extend(results.map(str::to_owned));
-        }
-    }
-    joined.join("; ")
 }
