@@ -104,7 +104,7 @@ fn commands() -> Case {
         let ours = Command::parse(&line[..line.len() - 2]).expect("ours reads it");
         let theirs = Request::parse(&mut line.iter()).expect("the peer reads it");
         match (&ours, &theirs) {
-            (Command::Mail { path, parameters }, Request::Mail { from }) => {
+            (Command::Mail { path, parameters, .. }, Request::Mail { from }) => {
                 assert_eq!(path.to_string(), format!("<{}>", from.address));
                 assert_eq!(parameters.size, Some(from.size as u64));
             }

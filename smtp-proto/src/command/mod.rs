@@ -15,7 +15,7 @@ mod path;
 mod words;
 mod xtext;
 
-use postwright_core::{EnhancedStatus, Refusal, ReversePath};
+use postwright_core::{AddressError, EnhancedStatus, Refusal, ReversePath};
 
 pub use parameters::{DeliverBy, Hold, MailParameters, Parameter, ParameterError, RcptParameters};
 pub use path::{ForwardPath, PathError};
@@ -25,7 +25,7 @@ pub use xtext::{decode_utf8_address, decode_xtext, encode_xtext};
 ///
 /// ```
 /// use postwright_smtp_proto::command::Command;
-/// let Command::Mail { path, parameters } = Command::parse(b"mail from:<\"a>b\"@Example.org> SIZE=7 XTRA=y")? else { panic!() };
+/// let Command::Mail { path, parameters, .. } = Command::parse(b"mail from:<\"a>b\"@Example.org> SIZE=7 XTRA=y")? else { panic!() };
 /// assert_eq!(path.to_string(), "<\"a>b\"@example.org>");
 /// assert_eq!(parameters.size, Some(7));
 /// assert_eq!(&*parameters.other[0].keyword, "XTRA");
@@ -46,6 +46,9 @@ pub enum Command<'a> {
         path: ReversePath,
         /// The parameters.
         parameters: MailParameters,
+        /// Nothing but ASCII was sent. What is not ASCII needs SMTPUTF8 (RFC 6531 3.5), although a domain is kept in
+        /// A-labels whatever it came in.
+        ascii: bool,
     },
     /// RCPT TO.
     Rcpt {
@@ -53,6 +56,8 @@ pub enum Command<'a> {
         path: ForwardPath,
         /// The parameters.
         parameters: RcptParameters,
+        /// As in `Mail`.
+        ascii: bool,
     },
     /// DATA.
     Data,
@@ -134,6 +139,11 @@ impl CommandError {
         let (code, status) = match self {
             CommandError::NotText => (500, EnhancedStatus::known(5, 5, 2)),
             CommandError::OtherProtocol => (502, EnhancedStatus::known(5, 7, 0)),
+            // A U-label in a build that cannot read it: RFC 6531 3.5, as if SMTPUTF8 were not there.
+            CommandError::ReversePath(PathError::Address(AddressError::NotAscii))
+            | CommandError::ForwardPath(PathError::Address(AddressError::NotAscii)) => {
+                (553, EnhancedStatus::known(5, 6, 7))
+            }
             CommandError::ReversePath(_) => (501, EnhancedStatus::known(5, 1, 7)),
             CommandError::ForwardPath(_) => (501, EnhancedStatus::known(5, 1, 3)),
             CommandError::Usage(_) | CommandError::Parameter(_) | CommandError::Bdat { .. } => {
@@ -239,7 +249,7 @@ fn parse_mail(rest: &str) -> Result<Command<'_>, CommandError> {
     let rest = strip_keyword(rest, "FROM:").filter(|rest| !rest.is_empty()).ok_or(USAGE)?;
     let (path, parameters) = path::split(rest).map_err(CommandError::ReversePath)?;
     let path = path::reverse(path).map_err(CommandError::ReversePath)?;
-    Ok(Command::Mail { path, parameters: MailParameters::parse(parameters)? })
+    Ok(Command::Mail { path, parameters: MailParameters::parse(parameters)?, ascii: rest.is_ascii() })
 }
 
 fn parse_rcpt(rest: &str) -> Result<Command<'_>, CommandError> {
@@ -247,7 +257,7 @@ fn parse_rcpt(rest: &str) -> Result<Command<'_>, CommandError> {
     let rest = strip_keyword(rest, "TO:").filter(|rest| !rest.is_empty()).ok_or(USAGE)?;
     let (path, parameters) = path::split(rest).map_err(CommandError::ForwardPath)?;
     let path = path::forward(path).map_err(CommandError::ForwardPath)?;
-    Ok(Command::Rcpt { path, parameters: RcptParameters::parse(parameters)? })
+    Ok(Command::Rcpt { path, parameters: RcptParameters::parse(parameters)?, ascii: rest.is_ascii() })
 }
 
 fn parse_bdat(rest: &str) -> Result<Command<'_>, CommandError> {
@@ -315,6 +325,16 @@ mod tests {
             assert_eq!(parse(line).unwrap_err().refusal().reply().code().get(), code, "{line:?}");
         }
         assert_eq!(Command::parse(b"NOOP \xff"), Err(CommandError::NotText));
+    }
+
+    #[test]
+    fn u_labels_that_cannot_be_read_are_refused_as_utf8() {
+        let path = PathError::Address(AddressError::NotAscii);
+        for error in [CommandError::ReversePath(path), CommandError::ForwardPath(path)] {
+            let refusal = error.refusal();
+            assert_eq!(refusal.reply().code().get(), 553);
+            assert_eq!(refusal.reply().status(), Some(EnhancedStatus::known(5, 6, 7)));
+        }
     }
 
     #[test]

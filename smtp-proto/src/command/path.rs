@@ -93,7 +93,10 @@ fn drop_route(path: &str) -> Result<&str, PathError> {
     let (route, mailbox) = split_route(path).ok_or(PathError::Route)?;
     for hop in route.split(',') {
         let host = hop.strip_prefix('@').ok_or(PathError::Route)?;
-        host.parse::<Host>().map_err(|_| PathError::Route)?;
+        host.parse::<Host>().map_err(|error| match error {
+            AddressError::NotAscii => PathError::Address(error),
+            _ => PathError::Route,
+        })?;
     }
     Ok(mailbox)
 }

@@ -16,6 +16,9 @@ use super::question::Answer;
 use super::session::{Next, Phase, Session, Topic};
 use super::step::CloseReason;
 
+/// RFC 4954 6: "Authentication Exchange line is too long".
+pub(super) const TOO_LONG_EXCHANGE: EnhancedStatus = EnhancedStatus::known(5, 5, 6);
+
 /// Mechanisms that send a secret which can be used again.
 const CLEAR_TEXT: [&str; 4] = ["PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"];
 
@@ -40,10 +43,6 @@ impl Session {
         }
         if !self.hello.as_ref().is_some_and(|hello| hello.extended) {
             return self.refuse(503, BAD_SEQUENCE, "Say EHLO first");
-        }
-        if self.config.require_tls && self.peer.tls.is_none() {
-            // RFC 3207 4.
-            return self.refuse(530, EnhancedStatus::known(5, 7, 0), "Must issue a STARTTLS command first");
         }
         if self.authenticated {
             return self.refuse(503, BAD_SEQUENCE, "Already authenticated");
@@ -81,7 +80,7 @@ impl Session {
 
     pub(super) fn advance_auth(&mut self) -> Next {
         let limit = self.limits().auth_line;
-        let line = match self.take_line(limit) {
+        let line = match self.take_line(limit, TOO_LONG_EXCHANGE) {
             Ok(Some(line)) => line,
             Ok(None) => return Next::Input,
             Err(next) => return next,

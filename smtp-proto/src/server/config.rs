@@ -76,7 +76,7 @@ pub struct Config {
     pub limits: Limits,
     /// Offer STARTTLS (RFC 3207); only if the driver can run a handshake.
     pub starttls: bool,
-    /// Refuse MAIL before TLS with 530 5.7.0 (RFC 3207 4).
+    /// Refuse all commands before TLS but NOOP, EHLO, STARTTLS, RSET and QUIT with 530 5.7.0 (RFC 3207 4).
     pub require_tls: bool,
     /// Refuse MAIL before AUTH with 530 5.7.0 (RFC 4954 6); for submission.
     pub require_auth: bool,
@@ -91,7 +91,8 @@ pub struct Config {
     pub chunking: bool,
     /// Offer DSN (RFC 3461).
     pub dsn: bool,
-    /// Offer SMTPUTF8 (RFC 6531).
+    /// Offer SMTPUTF8 (RFC 6531), if 8BITMIME is offered too. Domains in U-labels need core's feature `idna`; without
+    /// it they get 553 5.6.7, and whoever offers SMTPUTF8 should have it.
     pub smtp_utf8: bool,
     /// Offer REQUIRETLS, over TLS only (RFC 8689).
     pub offer_require_tls: bool,

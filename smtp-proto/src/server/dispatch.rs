@@ -6,7 +6,7 @@
 //!
 //! Not here: MAIL and RCPT (`mail.rs`), DATA and BDAT (`body.rs`), AUTH (`auth.rs`).
 
-use postwright_core::{EnhancedStatus, Host};
+use postwright_core::{EnhancedStatus, Host, Reply};
 
 use super::config::Protocol;
 use super::question::Hello;
@@ -28,12 +28,15 @@ impl Session {
     }
 
     fn carry_out(&mut self, command: Command<'_>) {
+        if self.must_start_tls(&command) {
+            return self.ask_for_tls(&command);
+        }
         match command {
             Command::Ehlo(name) => self.on_hello(name, "EHLO"),
             Command::Helo(name) => self.on_hello(name, "HELO"),
             Command::Lhlo(name) => self.on_hello(name, "LHLO"),
-            Command::Mail { path, parameters } => self.on_mail(path, parameters),
-            Command::Rcpt { path, parameters } => self.on_rcpt(path, parameters),
+            Command::Mail { path, parameters, ascii } => self.on_mail(path, parameters, ascii),
+            Command::Rcpt { path, parameters, ascii } => self.on_rcpt(path, parameters, ascii),
             Command::Data => self.on_data(),
             Command::Bdat { size, last } => self.on_bdat(size, last),
             Command::Rset => {
@@ -70,6 +73,30 @@ impl Session {
             Command::Xforward(text) => self.on_unknown("XFORWARD", text),
             Command::Unknown { verb, text } => self.on_unknown(verb, text),
         }
+    }
+
+    /// RFC 3207 4, where TLS is a must: "every command other than NOOP, EHLO, STARTTLS, or QUIT". RSET does nothing and
+    /// is always answered by 250 (RFC 5321 4.1.1.5).
+    fn must_start_tls(&self, command: &Command<'_>) -> bool {
+        let needless = matches!(
+            command,
+            Command::Noop
+                | Command::Ehlo(_)
+                | Command::Lhlo(_)
+                | Command::StartTls
+                | Command::Quit
+                | Command::Rset
+        );
+        self.config.require_tls && self.peer.tls.is_none() && !needless
+    }
+
+    fn ask_for_tls(&mut self, command: &Command<'_>) {
+        let reply = Reply::known(530, EnhancedStatus::known(5, 7, 0), "Must issue a STARTTLS command first");
+        if let Command::Bdat { size, .. } = command {
+            return self.skip_chunk(*size, reply);
+        }
+        self.output.reply(&reply);
+        self.count_error();
     }
 
     fn on_unknown(&mut self, verb: &str, text: &str) {

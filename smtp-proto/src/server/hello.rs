@@ -33,7 +33,7 @@ impl Session {
         offer(config.chunking, "CHUNKING");
         offer(config.chunking, "BINARYMIME");
         offer(config.dsn, "DSN");
-        offer(config.smtp_utf8, "SMTPUTF8");
+        offer(self.offers_utf8(), "SMTPUTF8");
         offer(self.offers_require_tls(), "REQUIRETLS");
         offer(config.mt_priority, "MT-PRIORITY");
         offer(config.xclient, "XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT");
@@ -54,6 +54,11 @@ impl Session {
             lines.push_str(line);
         }
         lines
+    }
+
+    /// RFC 6531 3.1 wants 8BITMIME beside it.
+    pub(super) fn offers_utf8(&self) -> bool {
+        self.config.smtp_utf8 && self.config.eight_bit
     }
 
     pub(super) fn offers_require_tls(&self) -> bool {

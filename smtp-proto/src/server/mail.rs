@@ -16,11 +16,11 @@ use crate::command::{ForwardPath, Hold, MailParameters, Parameter, RcptParameter
 
 /// RFC 6531 3.5: a UTF-8 address where SMTPUTF8 was not asked for.
 const NEEDS_UTF8: EnhancedStatus = EnhancedStatus::known(5, 6, 7);
-/// RFC 4954 6, RFC 3207 4.
+/// RFC 4954 6.
 const SECURITY: EnhancedStatus = EnhancedStatus::known(5, 7, 0);
 
 impl Session {
-    pub(super) fn on_mail(&mut self, path: ReversePath, parameters: MailParameters) {
+    pub(super) fn on_mail(&mut self, path: ReversePath, parameters: MailParameters, ascii: bool) {
         if self.counts.transactions >= self.limits().transactions {
             self.too_many("Too many messages in one session");
             return;
@@ -28,7 +28,7 @@ impl Session {
         if let Err(refusal) = self.may_mail() {
             return self.refuse_with(refusal);
         }
-        match self.mail_options(&path, &parameters) {
+        match self.mail_options(&parameters, ascii) {
             Ok(options) => self.ask(Topic::Mail(Box::new((path, options, parameters.other)))),
             Err(refusal) => self.refuse_with(refusal),
         }
@@ -40,8 +40,6 @@ impl Session {
             Err(Refusal::known(503, BAD_SEQUENCE, "Say EHLO or HELO first"))
         } else if self.transaction.is_some() {
             Err(Refusal::known(503, BAD_SEQUENCE, "A transaction is open already"))
-        } else if config.require_tls && self.peer.tls.is_none() {
-            Err(Refusal::known(530, SECURITY, "Must issue a STARTTLS command first"))
         } else if config.require_auth && !self.authenticated {
             Err(Refusal::known(530, SECURITY, "Authentication required"))
         } else {
@@ -49,13 +47,12 @@ impl Session {
         }
     }
 
-    fn mail_options(&self, path: &ReversePath, given: &MailParameters) -> Result<MailOptions, Refusal> {
+    fn mail_options(&self, given: &MailParameters, ascii: bool) -> Result<MailOptions, Refusal> {
         self.check_offer(given)?;
         let size = given.size.unwrap_or(0);
         if size > self.limits().message_size {
             return Err(too_big());
         }
-        let ascii = path.mailbox().is_none_or(Mailbox::is_ascii);
         if !ascii && !given.smtp_utf8 {
             return Err(Refusal::known(553, NEEDS_UTF8, "A UTF-8 address needs SMTPUTF8"));
         }
@@ -88,7 +85,7 @@ impl Session {
         };
         let offered = body
             && (bare || extended)
-            && fits(given.smtp_utf8, config.smtp_utf8)
+            && fits(given.smtp_utf8, self.offers_utf8())
             && fits(given.require_tls, self.offers_require_tls())
             && fits(given.ret.is_some() || given.envelope_id.is_some(), config.dsn)
             && fits(given.auth.is_some(), !config.auth.is_empty())
@@ -124,8 +121,8 @@ impl Session {
         Ok(Some(until))
     }
 
-    pub(super) fn on_rcpt(&mut self, path: ForwardPath, parameters: RcptParameters) {
-        match self.recipient(path, parameters) {
+    pub(super) fn on_rcpt(&mut self, path: ForwardPath, parameters: RcptParameters, ascii: bool) {
+        match self.recipient(path, parameters, ascii) {
             Err(refusal) => self.refuse_with(refusal),
             Ok((recipient, private, true)) => self.ask(Topic::Rcpt(Box::new((recipient, private)))),
             Ok((recipient, _, false)) => self.add_recipient(recipient, None),
@@ -137,6 +134,7 @@ impl Session {
         &self,
         path: ForwardPath,
         given: RcptParameters,
+        ascii: bool,
     ) -> Result<(Recipient, Vec<Parameter>, bool), Refusal> {
         let Some(transaction) = &self.transaction else {
             return Err(Refusal::known(503, BAD_SEQUENCE, "Send MAIL first"));
@@ -160,7 +158,8 @@ impl Session {
             (ForwardPath::Postmaster, Some(mailbox)) => (mailbox.clone(), false),
             (ForwardPath::Postmaster, None) => (self.our_postmaster()?, true),
         };
-        if !mailbox.is_ascii() && !transaction.envelope.options.smtp_utf8 {
+        // The postmaster's mailbox is ours, so it is asked about as well.
+        if !(ascii && mailbox.is_ascii() || transaction.envelope.options.smtp_utf8) {
             return Err(Refusal::known(553, NEEDS_UTF8, "A UTF-8 address needs SMTPUTF8"));
         }
         Ok((Recipient { mailbox, notify: given.notify, original: given.original }, given.other, ask))

@@ -12,6 +12,7 @@ use postwright_core::{
     EnhancedStatus, Envelope, Instant, MailOptions, Recipient, Refusal, Reply, ReversePath,
 };
 
+use super::auth::TOO_LONG_EXCHANGE;
 use super::config::{Config, Peer};
 use super::input::Input;
 use super::output::Output;
@@ -73,7 +74,7 @@ pub(super) enum Phase {
     /// A command line is next.
     Command,
     /// The rest of an overlong line is read and dropped.
-    SkipLine { dropped: usize },
+    SkipLine { dropped: usize, status: EnhancedStatus },
     /// A line of an AUTH exchange is next.
     Auth { mechanism: Box<str> },
     /// The text of a message is next.
@@ -402,8 +403,12 @@ impl Session {
             return self.too_many("Too many errors or idle commands, closing connection");
         }
         let is_auth = self.input.as_slice().get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"AUTH "));
-        let limit = if is_auth { self.limits().auth_line } else { self.limits().command_line };
-        match self.take_line(limit) {
+        let (limit, too_long) = if is_auth {
+            (self.limits().auth_line, TOO_LONG_EXCHANGE)
+        } else {
+            (self.limits().command_line, EnhancedStatus::known(5, 5, 2))
+        };
+        match self.take_line(limit, too_long) {
             Ok(Some(line)) => {
                 self.timers.progress();
                 self.dispatch(&line);
@@ -415,8 +420,13 @@ impl Session {
         }
     }
 
-    /// Takes a line off the input. `Err` if there is none and something else has been done about it.
-    pub(super) fn take_line(&mut self, limit: usize) -> Result<Option<Vec<u8>>, Next> {
+    /// Takes a line off the input. `Err` if there is none and something else has been done about it; `too_long` is what
+    /// the peer is told where that was its length.
+    pub(super) fn take_line(
+        &mut self,
+        limit: usize,
+        too_long: EnhancedStatus,
+    ) -> Result<Option<Vec<u8>>, Next> {
         match next_line(self.input.as_slice(), limit) {
             Line::Complete { text, consumed } => {
                 let mut line = std::mem::take(&mut self.scratch);
@@ -432,7 +442,7 @@ impl Session {
                 Err(Next::Again)
             }
             Line::TooLong => {
-                self.phase = Phase::SkipLine { dropped: 0 };
+                self.phase = Phase::SkipLine { dropped: 0, status: too_long };
                 Err(Next::Again)
             }
         }
@@ -447,7 +457,7 @@ impl Session {
     }
 
     fn advance_skip_line(&mut self) -> Next {
-        let Phase::SkipLine { dropped } = &mut self.phase else { return Next::Again };
+        let Phase::SkipLine { dropped, status } = &mut self.phase else { return Next::Again };
         let input = self.input.as_slice();
         let end = memchr::memchr(b'\n', input);
         let len = end.map_or(input.len(), |at| at + 1);
@@ -457,7 +467,7 @@ impl Session {
         if end.is_none() && !too_much {
             return Next::Input;
         }
-        self.output.say(500, Some(EnhancedStatus::known(5, 5, 2)), "Line too long");
+        self.output.say(500, Some(*status), "Line too long");
         self.counts.errors = self.counts.errors.saturating_add(1);
         self.phase = Phase::Command;
         if too_much {
