@@ -45,3 +45,8 @@ pub mod verp;
 
 pub use limits::Limits;
 pub use loops::{is_looping, received_count};
+
+/// The program in README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

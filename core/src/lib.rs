@@ -53,3 +53,8 @@ pub use world::World;
 
 /// A boxed future that can move between threads: what the methods of a plugged-in seam return.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The program in README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

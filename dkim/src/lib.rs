@@ -103,3 +103,8 @@ pub use sign::{SignError, SignOptions, Signer, Signing, sign_all};
 pub use signature::{Algorithm, Selector, SelectorError};
 pub use signing_key::{KeyKind, SigningKey};
 pub use verify::{Verification, Verifier, VerifyPolicy};
+
+/// The program in README.md, compiled.
+#[cfg(all(doctest, feature = "ring"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

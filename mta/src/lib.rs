@@ -117,3 +117,8 @@ pub use {
     postwright_smtp_client as smtp_client, postwright_smtp_proto as smtp_proto,
     postwright_smtp_server as smtp_server,
 };
+
+/// The program in README.md, compiled.
+#[cfg(all(doctest, feature = "embedded", feature = "hickory", feature = "webpki-roots"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -83,3 +83,8 @@ pub use scheduler::{Scheduler, SchedulerConfig};
 pub use spool::{
     Change, Claim, Claimed, Condition, Durability, Health, Item, Loaded, Page, Scan, Spool, SyncLevel, Want,
 };
+
+/// The program in README.md, compiled.
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

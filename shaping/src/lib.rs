@@ -123,3 +123,8 @@ pub use shaper::{Settings, Shaper, Way};
 pub use snapshot::Checkpoint;
 pub use store::{Ask, LIMITS_PER_PATH, Receipt, Refused, TokenStore};
 pub use warmup::{Alarms, GrowthWarning, Overflow, PRESETS, Progress, Schedule, ScheduleError, WarmUp};
+
+/// The program in README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

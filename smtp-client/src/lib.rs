@@ -90,3 +90,8 @@ pub use connection::{ConnectError, ConnectFailure, Connection, Options};
 pub use pool::{Pool, PoolLimits};
 pub use route::{MailHost, Route};
 pub use tls::{Demand, TlsClient, TlsFault, Trust};
+
+/// The program in README.md, compiled.
+#[cfg(all(doctest, feature = "webpki-roots"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

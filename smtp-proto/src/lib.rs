@@ -100,3 +100,8 @@ pub mod sasl;
 
 pub use limits::Limits;
 pub use tls::TlsInfo;
+
+/// The program in README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

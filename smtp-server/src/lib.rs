@@ -77,3 +77,8 @@ pub use connection::{Ended, serve_connection};
 pub use handler::{Accepted, Acceptor, BodyPiece, Handler, Session};
 pub use postwright_smtp_proto::server::{Answer, CloseReason, Hello, Peer};
 pub use server::{Counters, Server, ServerConfig, Socket, Stopped, listen};
+
+/// The program in README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -82,3 +82,8 @@ pub mod spf;
 pub mod srs;
 
 pub use limits::Limits;
+
+/// The program in README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
