@@ -86,6 +86,31 @@ fn a_directory_that_cannot_be_made_is_the_environments_fault() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_directory_that_cannot_be_written_is_not_taken_for_a_broken_store() {
+    // Nobody makes files there, root included.
+    let error = EmbeddedSpool::open(options(Path::new("/sys"))).unwrap_err();
+    assert_eq!(error.fault(), Fault::Environment);
+    let said = error.to_string();
+    assert!(said.contains("/sys") && said.contains("account") && !said.contains("backup"), "{said}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_new_spool_is_readable_by_nobody_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let above = tempfile::tempdir().unwrap();
+    let path = above.path().join("a/spool");
+    drop(EmbeddedSpool::open(options(&path)).unwrap());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700, "mail lies in it");
+    // What somebody decided stays as it is.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o750)).unwrap();
+    drop(EmbeddedSpool::open(options(&path)).unwrap());
+    assert_eq!(mode(&path), 0o750);
+}
+
+#[test]
 fn concurrent_commits_share_syncs() {
     let directory = tempfile::tempdir().unwrap();
     let spool = EmbeddedSpool::open(options(directory.path())).unwrap();

@@ -10,7 +10,7 @@
 //!
 //! Not here: what is in the store (store).
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::path::Path;
 
@@ -29,14 +29,26 @@ fn failed(doing: &str, path: &Path, error: &io::Error) -> SpoolError {
     SpoolError::Unavailable(format!("cannot {doing} {}: {error}", path.display()).into())
 }
 
-/// Makes the folder, and makes its name in its parent durable.
+/// Makes the folder, readable by nobody else, since mail lies in it, and makes its name in its parent durable. A folder
+/// that is there keeps the permissions that somebody gave it.
 pub(super) fn directory(path: &Path) -> Result<(), SpoolError> {
     if path.is_dir() {
         return Ok(());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let made = std::fs::create_dir_all(path).and_then(|()| sync(parent));
-    made.map_err(|error| failed("make", path, &error))
+    let make = || {
+        std::fs::create_dir_all(parent)?;
+        let mut folder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+        match folder.create(path) {
+            // Another process made it in between, and the lock decides.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made,
+        }?;
+        sync(parent)
+    };
+    make().map_err(|error| failed("make", path, &error))
 }
 
 fn sync(folder: &Path) -> io::Result<()> {

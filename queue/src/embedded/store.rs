@@ -78,6 +78,17 @@ fn is_full(error: &fjall::Error) -> bool {
     }
 }
 
+/// Whether this account may not write there, which no backup mends.
+fn is_denied(error: &fjall::Error) -> bool {
+    use ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => {
+            matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+        }
+        _ => false,
+    }
+}
+
 /// An error while one message was read: damage if the store found its own octets changed.
 fn reading(id: SpoolId, error: fjall::Error) -> SpoolError {
     match &error {
@@ -134,6 +145,13 @@ impl Store {
         let db = opened.map_err(|error| match error {
             fjall::Error::Locked => SpoolError::Locked(options.path.display().to_string().into()),
             other if is_full(&other) => SpoolError::Full { free: 0, min: 0 },
+            other if is_denied(&other) => SpoolError::Unavailable(
+                format!(
+                    "cannot write in {}: {other}; give the folder and everything in it to the account that runs this",
+                    options.path.display()
+                )
+                .into(),
+            ),
             other => SpoolError::Unavailable(
                 format!(
                     "the store in {} cannot be read: {other}; nothing was changed: keep a copy of the directory and \
