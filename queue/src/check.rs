@@ -1,4 +1,14 @@
-//! What every spool checks before it writes and after it reads, so that they agree.
+//! What every spool checks before it writes and after it reads, so that they agree: for those who write one.
+//!
+//! ```
+//! use postwright_queue::contract::sample;
+//! use postwright_queue::{Change, SpoolError, check};
+//!
+//! let (entry, body) = sample(1);
+//! let put = Change::Put { entry, body };
+//! assert_eq!(check::changes(&[put.clone()]), Ok(()));
+//! assert!(matches!(check::changes(&[put.clone(), put]), Err(SpoolError::Invalid(_)))); // one message, twice
+//! ```
 //!
 //! Invariant: changes that pass can be written; an entry that passes belongs to its key.
 //!
@@ -11,8 +21,12 @@ use crate::error::{DamageReason, SpoolError};
 use crate::spool::{CONTROL_KEY_MAX, CONTROL_VALUE_MAX, Change};
 use crate::{Entry, SpoolId};
 
-/// Refuses changes that no spool can store, and two changes of one message in one commit.
-pub(crate) fn changes(changes: &[Change]) -> Result<(), SpoolError> {
+/// Refuses changes that no spool can store, and two changes of one message in one commit. The first thing that a
+/// commit does.
+///
+/// # Errors
+/// [`SpoolError::Invalid`], which says what is wrong.
+pub fn changes(changes: &[Change]) -> Result<(), SpoolError> {
     let mut seen = BTreeSet::new();
     for change in changes {
         let id = match change {
@@ -49,7 +63,7 @@ pub(crate) fn changes(changes: &[Change]) -> Result<(), SpoolError> {
 
 /// Whether changes bring new mail. A notification that settles its original does not count: together they make
 /// room in the end, so a full spool takes them.
-pub(crate) fn accepts(changes: &[Change]) -> bool {
+pub fn accepts(changes: &[Change]) -> bool {
     let settles = |change: &Change| matches!(change, Change::Remove { .. } | Change::Update { .. });
     changes.iter().any(|change| matches!(change, Change::Put { .. })) && !changes.iter().any(settles)
 }
@@ -62,7 +76,10 @@ fn shape(entry: &Entry) -> Result<(), SpoolError> {
 }
 
 /// Decodes an entry and checks that it belongs to its key.
-pub(crate) fn entry(id: SpoolId, octets: &[u8]) -> Result<Entry, DamageReason> {
+///
+/// # Errors
+/// Why the record is damaged: it is no entry, or that of another message.
+pub fn entry(id: SpoolId, octets: &[u8]) -> Result<Entry, DamageReason> {
     if octets.len() > codec::ENTRY_MAX {
         return Err(DamageReason::Entry(DecodeError::Malformed("a length")));
     }

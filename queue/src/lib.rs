@@ -55,7 +55,7 @@
 
 pub mod archive;
 mod body;
-mod check;
+pub mod check;
 pub mod codec;
 pub mod contract;
 #[cfg(feature = "embedded")]

@@ -30,8 +30,16 @@ use crate::{Entry, SpoolId};
 /// 2. `commit` a `Put` to accept; the claims that it returns belong to the caller.
 /// 3. `load` to deliver; settle with one `commit` of `Update` or `Remove`, with the `Put` of a notification in it.
 /// 4. `renew` before the lease ends; forget what it says is lost.
+///
+/// To write one: [`check`](crate::check) and [`codec`](crate::codec) are what the spools of this crate use, and
+/// [`contract::check`](crate::contract::check) tests it. `examples/own_spool.rs` is a whole one.
 pub trait Spool: Send + Sync {
     /// Makes all changes or none, and returns one claim for each `Put`, in order.
+    ///
+    /// # Errors
+    /// [`SpoolError::Invalid`] for what [`check::changes`](crate::check::changes) refuses. [`SpoolError::NotFound`]
+    /// for a claim on a message that is gone, [`SpoolError::Fenced`] for one that is no longer ours, by a lease that
+    /// ended or by [`Change::Release`]. Everything else is about the store.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<Claim>, SpoolError>>;
 
     /// Hands out messages that nobody works on, at most `want.limit`; an empty list means none at present.
@@ -41,21 +49,29 @@ pub trait Spool: Send + Sync {
     /// Damaged records are quarantined and counted, not returned.
     fn claim(&self, now: Timestamp, want: Want) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>>;
 
-    /// Extends leases. Returns the claims that are lost: another node may work on those messages now.
+    /// Extends leases. Returns the claims that are lost: another node may work on those messages now, or they are
+    /// gone. On an exclusive spool there is nothing to extend, and claims on messages that are gone are lost all the
+    /// same.
     fn renew<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<Vec<Claim>, SpoolError>>;
 
     /// The entry and the whole body.
+    ///
+    /// # Errors
+    /// [`SpoolError::NotFound`], and [`SpoolError::Damaged`] for a record that cannot be read.
     fn load(&self, id: SpoolId) -> BoxFuture<'_, Result<Loaded, SpoolError>>;
 
     /// One piece of the body, for those who would not have it in memory as a whole; `None` behind the last one.
     ///
-    /// Pieces have at most [`PIECE_MAX`] octets; all but the last have exactly that many.
+    /// Pieces have at most [`PIECE_MAX`] octets; all but the last have exactly that many. An empty body has none.
+    ///
+    /// # Errors
+    /// As [`Spool::load`].
     fn piece(&self, id: SpoolId, index: u32) -> BoxFuture<'_, Result<Option<Bytes>, SpoolError>>;
 
     /// Walks through everything that is stored, a page at a time, for tools and for controls at the start.
     fn scan(&self, scan: Scan) -> BoxFuture<'_, Result<Page, SpoolError>>;
 
-    /// How the spool is doing; cheap.
+    /// How the spool is doing; cheap. Commits and syncs are counted.
     fn health(&self) -> Health;
 
     /// For how long a claim of a shared spool holds, counted from when it was asked for: renew at a third of it.

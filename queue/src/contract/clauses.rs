@@ -128,7 +128,11 @@ pub(super) async fn updates_replace_and_removals_remove(subject: &mut dyn Subjec
             "nothing can be done to a message that is gone: {result:?}"
         );
     }
-    assert_eq!(spool.renew(&[claim]).await.as_deref(), Ok(&[claim][..]), "its claim is lost");
+    assert_eq!(
+        spool.renew(&[claim]).await.as_deref(),
+        Ok(&[claim][..]),
+        "to renew a claim on what is gone loses it"
+    );
 }
 
 fn note_deferral(entry: &mut Entry) {
@@ -150,16 +154,22 @@ pub(super) async fn nonsense_is_refused(subject: &mut dyn Subject) {
     lopsided.progress.clear();
     let control =
         |key: String, len: usize| Change::Control { key: key.into(), value: Some(Bytes::from(vec![0; len])) };
-    for changes in [
-        vec![Change::Remove { claim }, Change::Update { claim, entry: entry.clone() }],
-        vec![Change::Update { claim, entry: other }],
-        vec![Change::Put { entry: lopsided, body }],
-        vec![control(String::new(), 1)],
-        vec![control("k".repeat(crate::spool::CONTROL_KEY_MAX + 1), 1)],
-        vec![control("k".to_owned(), crate::spool::CONTROL_VALUE_MAX + 1)],
+    for (what, changes) in [
+        (
+            "two changes of one message",
+            vec![Change::Remove { claim }, Change::Update { claim, entry: entry.clone() }],
+        ),
+        ("an update that names two messages", vec![Change::Update { claim, entry: other }]),
+        ("a recipient without its progress", vec![Change::Put { entry: lopsided, body }]),
+        ("a control without a key", vec![control(String::new(), 1)]),
+        ("too long a key", vec![control("k".repeat(crate::spool::CONTROL_KEY_MAX + 1), 1)]),
+        ("too large a value", vec![control("k".to_owned(), crate::spool::CONTROL_VALUE_MAX + 1)]),
     ] {
         let result = spool.commit(changes).await;
-        assert!(matches!(result, Err(SpoolError::Invalid(_))), "nonsense is refused as such: {result:?}");
+        assert!(
+            matches!(result, Err(SpoolError::Invalid(_))),
+            "{what} in a commit is Invalid, which `check::changes` would have said: {result:?}"
+        );
     }
     assert_eq!(spool.commit(Vec::new()).await, Ok(Vec::new()), "no changes are no nonsense");
     assert!(spool.load(entry.id).await.is_ok(), "and nothing was changed");
