@@ -20,6 +20,8 @@ const STEPS: &[Step] = &[
     ("aws-lc", aws_lc),
     ("doc", doc),
     ("api", || api(&["--check".to_owned()])),
+    ("package", crate::package::run),
+    ("deny", deny),
     ("demo", demo),
     ("churn", churn),
     ("fuzz", || crate::fuzz::run(&["--runs".to_owned(), "30000".to_owned()])),
@@ -38,21 +40,35 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         println!("\n== {name}");
         let watch = Stopwatch::start();
         let outcome = step();
-        times.push(format!("{name} {:.1}", watch.elapsed().as_secs_f64() / 60.0));
-        println!("== {name}: {:.1} min", watch.elapsed().as_secs_f64() / 60.0);
+        let seconds = watch.elapsed().as_secs_f64();
+        println!("== {name}: {seconds:.0} s");
+        times.push((*name, seconds));
         if let Err(error) = outcome {
             println!("== {name} FAILED {error}");
             faults.push(*name);
         }
     }
-    eprintln!("minutes: {}", times.join(", "));
+    eprint!("\n{}", time_table(&times));
     if faults.is_empty() { Ok(()) } else { Err(format!("failed: {}", faults.join(", "))) }
 }
 
+/// Where the minutes went, on stderr: the last line on stdout belongs to the tests.
+fn time_table(times: &[(&str, f64)]) -> String {
+    let all: f64 = times.iter().map(|(_, seconds)| seconds).sum();
+    let line =
+        |(name, seconds): &(&str, f64)| format!("{name:<8} {seconds:>7.0} {:>5.0}%\n", 100.0 * seconds / all);
+    let lines: String = times.iter().map(line).collect();
+    format!("{:<8} {:>7} {:>6}\n{lines}{}", "step", "seconds", "share", line(&("all", all)))
+}
+
 fn format() -> Outcome {
-    let fuzz = crate::cli::root().join("fuzz");
-    let workspace = shown(cargo().args(["fmt", "--all", "--check"]));
-    workspace.and(shown(cargo().args(["fmt", "--check"]).current_dir(fuzz)))
+    // The workspaces of their own have no lines in ours.
+    let mut outcome = shown(cargo().args(["fmt", "--all", "--check"]));
+    for folder in ["fuzz", "xtask/consumer"] {
+        let folder = crate::cli::root().join(folder);
+        outcome = outcome.and(shown(cargo().args(["fmt", "--check"]).current_dir(folder)));
+    }
+    outcome
 }
 
 fn clippy() -> Outcome {
@@ -116,6 +132,24 @@ pub(crate) fn api(args: &[String]) -> Outcome {
     shown(cargo().args(["run", "--quiet", "--package", "xtask-api", "--"]).args(args))
 }
 
+/// Licences, banned crates and sources by deny.toml, where cargo-deny is installed: building it takes longer than all the
+/// steps up to here, so CI does not. What is banned is also held by a test (testkit/tests/architecture).
+fn deny() -> Outcome {
+    if output(cargo().args(["deny", "--version"])).is_err() {
+        println!("skipped: cargo-deny is not installed (`cargo install --locked cargo-deny`)");
+        return Ok(());
+    }
+    let check = ["deny", "--all-features", "--log-level", "error"];
+    shown(cargo().args(check).args(["--offline", "check", "licenses", "bans", "sources"]))?;
+    match output(cargo().args(check).args(["check", "advisories"])) {
+        Err(error) if error.contains("failed to fetch advisory database") => {
+            println!("skipped: advisories (their database cannot be fetched from here)");
+            Ok(())
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
 fn demo() -> Outcome {
     shown(cargo().args(["run", "--release", "--quiet", "--bin", "postwright", "--", "demo", "--json"]))
 }
@@ -125,4 +159,16 @@ fn demo() -> Outcome {
 fn churn() -> Outcome {
     let bench = ["bench", "--quiet", "-p", "postwright-queue", "--bench", "scale", "--"];
     shown(cargo().args(bench).args(["churn", "500000", "1024"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_times_adds_up() {
+        let table = time_table(&[("doc", 30.0), ("test", 90.0)]);
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[1..], [["doc", "30", "25%"], ["test", "90", "75%"], ["all", "120", "100%"]]);
+    }
 }

@@ -13,6 +13,7 @@ mod ci;
 mod cli;
 mod fuzz;
 mod libtest;
+mod package;
 mod peers;
 mod test;
 
@@ -28,6 +29,7 @@ usage: cargo xtask <chore>
   fuzz [BODY]... [--minutes N]    libFuzzer over each body of fuzz/, or those named; --seconds N for less
   bench [BENCH]... [--quick]      every bench beside its peer, and the MTA beside Postfix; --counts: instructions
   api [--check] [--base REV]      each crate's public list in docs/api; --check compares, and looks for breaks
+  package                         pack every crate, look into it, build a stranger's program from the packages and run it
   bounce-report                   scores of the bounce reader and classifier, with every miss
   help                            this text";
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         "bounce-report" => bounce_report::run(),
         "ci" => ci::run(rest),
         "fuzz" => fuzz::run(rest),
+        "package" => package::run(),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
             Ok(())
