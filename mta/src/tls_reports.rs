@@ -148,7 +148,7 @@ impl TlsReports {
     }
 
     async fn mail(&self, mta: &Mta, unsent: &Unsent, address: &str) -> Result<(), String> {
-        let address = address.split('?').next().unwrap_or_default();
+        let address = decoded(address.split('?').next().unwrap_or_default());
         let to: Mailbox = address.parse().map_err(|error| format!("{address:?}: {error}"))?;
         let from = &self.settings.from;
         let message = unsent.report.to_mail(
@@ -187,6 +187,27 @@ impl TlsReports {
     }
 }
 
+/// The address of a `mailto:` URI: RFC 8460 3 has commas, semicolons and exclamation marks of it written as `%2C` and so on
+/// (RFC 6068 2). What is no such code stays as it is.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut octets = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..2).filter(|code| code.bytes().all(|octet| octet.is_ascii_hexdigit()));
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(octet) => {
+                octets.push(octet);
+                octets.extend(part.bytes().skip(2));
+            }
+            None => {
+                octets.push(b'%');
+                octets.extend(part.bytes());
+            }
+        }
+    }
+    String::from_utf8_lossy(&octets).into_owned()
+}
+
 impl TlsWatch for TlsReports {
     fn session(
         &self,
@@ -210,5 +231,25 @@ impl TlsWatch for TlsReports {
 impl std::fmt::Debug for TlsReports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TlsReports").field("file", &self.settings.file).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_mailto_are_decoded() {
+        for (written, meant) in [
+            ("tls@x.test", "tls@x.test"),
+            // RFC 8460 3: these three are always written so.
+            ("a%21b%2Cc%3bd@x.test", "a!b,c;d@x.test"),
+            ("100%25@x.test", "100%@x.test"),
+            ("no%zzcode%4", "no%zzcode%4"),
+            ("%", "%"),
+            ("%\u{e9}\u{e9}", "%\u{e9}\u{e9}"),
+        ] {
+            assert_eq!(decoded(written), meant, "{written}");
+        }
     }
 }

@@ -21,6 +21,11 @@ use postwright::{Departure, Event, Exit, Mta, MtaSts, NotNow, Observer, Pace, Pa
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(all(feature = "https", feature = "hickory", feature = "webpki-roots"))]
+#[path = "../examples/deliver.rs"]
+#[allow(dead_code, reason = "its `main` reads a command line")]
+mod example;
+
 /// What became of a recipient: `delivered`, `deferred` or `bounced`, its status, and whether TLS was verified.
 type Fate = (&'static str, String, Option<bool>);
 
@@ -310,4 +315,61 @@ async fn a_message_may_ask_to_be_delivered_whatever_is_wrong_with_tls() {
     let body: &[u8] = b"Subject: x\r\n\r\nTLS-Required: No\r\n";
     assert_eq!(send_at(&zone, &there, sts, false, None, body).await.0, "deferred");
     assert_eq!(*there.inbox.0.lock().unwrap(), 1);
+}
+
+/// The example's own function, without its command line.
+#[cfg(all(feature = "https", feature = "hickory", feature = "webpki-roots"))]
+#[tokio::test]
+async fn the_example_says_what_was_decided_and_why() {
+    use postwright::smtp_client::Options;
+    use postwright::smtp_client::sts::Finder;
+    use postwright::smtp_proto::client::{Config, Transaction};
+    let there = receiver("mx.example.test").await;
+    let sts = format!("{MX}_mta-sts.example.test. TXT \"v=STSv1; id=1;\"\n");
+    let enforce = |mx: &str| format!("version: STSv1\nmode: enforce\nmx: {mx}\nmax_age: 86400\n");
+    let host = "mx.example.test 192.0.2.1:25";
+    for (zone, policy, expected) in [
+        (MX.to_owned(), None, vec![format!("{host}: opportunistic: "), "Delivered 2.0.0: ".to_owned()]),
+        (
+            tlsa(&there.certificate),
+            None,
+            vec![format!("{host}: dane: secure TLSA"), "Delivered 2.0.0: ".to_owned()],
+        ),
+        (
+            format!("{MX}$SECURE test.\n_25._tcp.mx.example.test. TLSA BOGUS\n"),
+            None,
+            vec!["mx.example.test is left out: Delayed 4.7.5: look-up: the DNS answer is bogus".to_owned()],
+        ),
+        (
+            sts.clone(),
+            Some(enforce("other.example.test")),
+            vec!["mx.example.test is left out: Delayed 4.7.5: TLS: the domain's MTA-STS policy".to_owned()],
+        ),
+        // Named, but nobody vouches for its certificate.
+        (
+            sts,
+            Some(enforce("*.example.test")),
+            vec![format!("{host}: mta-sts: "), "Delayed 4.7.5: ".to_owned()],
+        ),
+        ("other.test. A 192.0.2.1".to_owned(), None, vec!["Failed 5.1.2: ".to_owned()]),
+    ] {
+        let clock = Arc::new(SystemClock::new());
+        let network = Network(BTreeMap::from([("192.0.2.1".parse().unwrap(), there.address)]));
+        let client = Client::new(&Trust::Roots(Vec::new()), clock.clone()).unwrap();
+        let client = client.with_connector(Arc::new(network));
+        let resolver = Arc::new(MemoryZone::parse(&zone).unwrap());
+        let world = World { clock, entropy: Arc::new(SeededEntropy::new(1)), resolver };
+        let fetch = Arc::new(OnePolicy(policy.unwrap_or_default().leak()));
+        let finder = Finder::new(fetch, Arc::new(MemoryStore::default()));
+        let envelope =
+            Envelope::new("a@mta.test".parse::<Mailbox>().unwrap(), ["joe@example.test".parse().unwrap()]);
+        let mail = Transaction { envelope, message: Message::from_bytes(&b"Subject: x\r\n\r\nx\r\n"[..]) };
+        let options = Options::new(Config::new("mta.test".parse::<Domain>().unwrap()));
+        let lines = example::deliver(&world, &finder, &client, &options, mail).await;
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        for (line, start) in lines.iter().zip(&expected) {
+            assert!(line.starts_with(start), "{line:?} does not begin with {start:?}");
+        }
+    }
+    assert_eq!(*there.inbox.0.lock().unwrap(), 2);
 }

@@ -11,11 +11,16 @@ use postwright::core::{
     BoxFuture, Domain, Envelope, Mailbox, ManualClock, MemoryZone, Message, Recipient, Refusal,
     SeededEntropy, SystemClock, Timestamp, World,
 };
+use postwright::dkim::{
+    KeyKind, Limits as DkimLimits, MemoryKeyStore, Provider, Signer, SigningKey, Verdict, Verifier,
+    VerifyPolicy,
+};
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::tlsrpt::{Limits, PolicyType, Report, ResultType};
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, TcpConnector, Trust};
 use postwright::smtp_server::{Accepted, Handler, Server, ServerConfig, Session};
-use postwright::{HttpsClient, Mta, TlsReporting, TlsReports};
+use postwright::{HttpsClient, Mta, SignOriginated, TlsReporting, TlsReports};
+use postwright_testkit::{peers, skip};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -72,6 +77,18 @@ struct Life {
 
 /// One life of a system that reports.
 fn life(zone: &str, to: SocketAddr, file: &Path, at: Timestamp, https: Option<HttpsClient>) -> Life {
+    signing(zone, to, file, at, https, MemoryKeyStore::new())
+}
+
+/// The same with keys for what it originates.
+fn signing(
+    zone: &str,
+    to: SocketAddr,
+    file: &Path,
+    at: Timestamp,
+    https: Option<HttpsClient>,
+    keys: MemoryKeyStore,
+) -> Life {
     let clock = Arc::new(ManualClock::new(at));
     let world = World {
         clock: clock.clone(),
@@ -91,6 +108,7 @@ fn life(zone: &str, to: SocketAddr, file: &Path, at: Timestamp, https: Option<Ht
     let client = client.with_connector(Arc::new(Network(to)));
     let mta = Mta::builder(hostname, world, Arc::new(MemorySpool::default()), client)
         .tls_reports(Arc::new(reports))
+        .policy(Arc::new(SignOriginated::new(Arc::new(keys), clock.clone())))
         .build();
     Life { mta, clock }
 }
@@ -168,6 +186,101 @@ async fn sessions_are_counted_over_a_restart_and_reported_by_mail_the_next_day()
     run_until(&later.mta, tokio::time::sleep(Duration::from_millis(300))).await;
     assert!(told.try_recv().is_err());
     drop(later.clock);
+}
+
+#[tokio::test]
+async fn a_report_by_mail_is_signed_and_others_can_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tls-reports.json");
+    let (address, mut told) = receiver().await;
+    let (key, _) = SigningKey::generate(Provider::default(), KeyKind::Ed25519).unwrap();
+    // RFC 8460 3: the record should name the service; other receivers want the one that all mail has.
+    let record = format!("{}; s=tlsrpt:email", key.record());
+    let keys = || {
+        let signer = Signer::new(key.clone(), "mta.test".parse().unwrap(), "tls".parse().unwrap()).unwrap();
+        let mut keys = MemoryKeyStore::new();
+        keys.insert(signer, None);
+        keys
+    };
+    deliver_one(&signing(ZONE, address, &file, EVENING, None, keys()), &mut told).await;
+    let next = EVENING + Duration::from_secs(5 * 3600);
+    let morning = signing(ZONE, address, &file, next, None, keys());
+    let (to, mail) = run_until(&morning.mta, told.recv()).await.unwrap();
+    assert_eq!(to, "tls@there.test");
+    // The reporting domain's signature holds, by our verifier and by another one; nobody can append to it.
+    let zone = MemoryZone::parse(&format!("tls._domainkey.mta.test. TXT \"{record}\"\n")).unwrap();
+    let verifier = Verifier::new(Provider::default(), VerifyPolicy::default(), DkimLimits::default());
+    let results = verifier.verify(&Message::from_bytes(mail.clone()), &zone, next).await;
+    let [result] = &results[..] else { panic!("{results:?}") };
+    assert_eq!(result.verdict, Verdict::Pass, "{result:?}");
+    let text = String::from_utf8(mail.clone()).unwrap();
+    let field = text.split("DKIM-Signature:").nth(1).unwrap().split("\r\nFrom:").next().unwrap();
+    assert!(field.contains("d=mta.test;") && !field.contains(" l="), "{field}");
+    let path = folder.path().join("report.eml");
+    std::fs::write(&path, &mail).unwrap();
+    // dkimpy reads one service and no list.
+    dkimpy_verifies(&path, &record.replace("tlsrpt:email", "tlsrpt"));
+    parsedmarc_reads(&path);
+}
+
+/// The signature in the eyes of Python's dkimpy.
+fn dkimpy_verifies(mail: &Path, record: &str) {
+    let Some(python) = peers::python(&["dkim", "nacl"]) else {
+        skip!("dkimpy", "no Python with dkimpy and nacl")
+    };
+    // The report is of a day that may not have come yet where this runs.
+    let script = "
+import sys, time
+time.time = lambda: 1900000000
+import dkim
+mail = open(sys.argv[1], 'rb').read()
+look_up = lambda name, timeout=5: sys.argv[2].encode() if name.rstrip(b'.') == b'tls._domainkey.mta.test' else None
+holds = lambda mail: dkim.DKIM(mail, tlsrpt=True).verify(dnsfunc=look_up)
+print(holds(mail))
+try:
+    print(holds(mail + b'more\\r\\n'))
+except dkim.ValidationError:
+    print(False)";
+    let output =
+        std::process::Command::new(python).args(["-c", script]).arg(mail).arg(record).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        said.split_whitespace().collect::<Vec<_>>(),
+        ["True", "False"],
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The report in the eyes of Python's parsedmarc.
+fn parsedmarc_reads(mail: &Path) {
+    let Some(python) = peers::python(&["parsedmarc"]) else {
+        skip!("parsedmarc", "no Python with parsedmarc")
+    };
+    let script = "
+import sys, json, parsedmarc
+found = parsedmarc.parse_report_file(sys.argv[1], offline=True, always_use_local_files=True)
+report, policy = found['report'], found['report']['policies'][0]
+failure = policy['failure_details'][0]
+print(json.dumps([found['report_type'], report['organization_name'], report['contact_info'], policy['policy_domain'],
+    policy['policy_type'], policy['successful_session_count'], policy['failed_session_count'],
+    failure['result_type'], failure['failed_session_count'], failure['receiving_mx_hostname']]))";
+    let output = std::process::Command::new(python).args(["-c", script]).arg(mail).output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let expected = serde_json::json!([
+        "smtp_tls",
+        "Sender",
+        "postmaster@mta.test",
+        "x.test",
+        "no-policy-found",
+        0,
+        1,
+        "starttls-not-supported",
+        1,
+        "mx.x.test"
+    ]);
+    assert_eq!(said, expected);
 }
 
 #[tokio::test]

@@ -202,7 +202,7 @@ impl Client {
                     Ok(mut connection) => {
                         let report = connection.deliver(transaction.clone()).await;
                         timings += connection.take_timings();
-                        if !is_open_question(&report) {
+                        if !is_open_question(&report) && !is_misfit(&report) {
                             let connection = connection.is_open().then_some(connection);
                             return Delivered { report, connection, timings };
                         }
@@ -313,6 +313,16 @@ pub fn is_lost(report: &Report) -> bool {
     report.statuses.iter().all(|status| {
         status.outcome == Outcome::Delayed && status.phase < Phase::Body && is_end_of_session(status)
     })
+}
+
+/// Whether this server lacks an extension that the message needs, so that nothing was sent. Another one may have it; RFC
+/// 8689 4.2.1 wants every host to be asked before a message with REQUIRETLS fails.
+pub fn is_misfit(report: &Report) -> bool {
+    let lacks = |status: &DeliveryStatus| {
+        let missing = matches!(status.diagnostic, Diagnostic::Local(Cause::MissingExtension(_)));
+        status.outcome == Outcome::Failed && missing
+    };
+    !report.statuses.is_empty() && report.statuses.iter().all(lacks)
 }
 
 fn is_end_of_session(status: &DeliveryStatus) -> bool {

@@ -123,14 +123,10 @@ pub enum Lookup {
 /// Looks up the TLSA records of a mail host, at the name behind its aliases first (RFC 7672 2.2.2).
 pub async fn lookup(host: &MailHost, port: u16, resolver: &dyn Resolver) -> Lookup {
     let Some(own) = host.name.domain().map(Name::from) else { return Lookup::None };
-    // 2.2.1 and 2.2.2: without secure MX and address records TLSA cannot bind anything to the destination.
-    if !host.mx_secure || !host.address_secure {
-        return Lookup::None;
-    }
-    let mut bases: Vec<Name> = host.canonical.clone().into_iter().collect();
-    if !bases.contains(&own) {
-        bases.push(own);
-    }
+    let bases = match bases(host, own, resolver).await {
+        Ok(bases) => bases,
+        Err(error) => return Lookup::Deferred(error),
+    };
     for base in bases {
         let Ok(name) = base.prepend(&format!("_{port}._tcp")) else { continue };
         match resolver.lookup(&name, RecordKind::Tlsa).await {
@@ -147,6 +143,24 @@ pub async fn lookup(host: &MailHost, port: u16, resolver: &dyn Resolver) -> Look
         }
     }
     Lookup::None
+}
+
+/// Where TLSA records of a host may be, the best place first (RFC 7672 2.2.2).
+async fn bases(host: &MailHost, own: Name, resolver: &dyn Resolver) -> Result<Vec<Name>, DnsError> {
+    // 2.2.1: whoever can forge the MX record can name a host of his own.
+    if !host.mx_secure {
+        return Ok(Vec::new());
+    }
+    let canonical = host.canonical.clone().unwrap_or_else(|| own.clone());
+    if canonical == own {
+        return Ok(if host.address_secure { vec![own] } else { Vec::new() });
+    }
+    if host.address_secure {
+        return Ok(vec![canonical, own]);
+    }
+    // An alias in a signed zone that leads into one that is not: only the alias itself can have records.
+    let alias = resolver.lookup(&own, RecordKind::Cname).await?;
+    Ok(if alias.secure && !alias.records().is_empty() { vec![own] } else { Vec::new() })
 }
 
 /// RFC 7671 9: where one usage and selector has both digests, the weaker ones do not count.
@@ -170,7 +184,10 @@ pub enum Mismatch {
     /// The trust anchor matches, and the server's certificate is not for this host (RFC 7672 3.2).
     #[error("the certificate is under the right trust anchor, but not for this host")]
     Name,
-    /// A trust anchor matches, and the chain to it is broken or out of date.
+    /// A trust anchor matches, and a certificate of the chain to it is out of date.
+    #[error("the chain to the matching trust anchor is out of date")]
+    Expired,
+    /// A trust anchor matches, and the chain to it is broken.
     #[error("the chain to the matching trust anchor does not verify")]
     Chain,
 }
@@ -202,8 +219,12 @@ pub fn verify(
     }
     let leaf = EndEntityCert::try_from(leaf).map_err(|_| Mismatch::Chain)?;
     let others = chain.get(1..).unwrap_or_default();
-    leaf.verify_for_usage(algorithms, &anchors, others, now, KeyUsage::server_auth(), None, None)
-        .map_err(|_| Mismatch::Chain)?;
+    leaf.verify_for_usage(algorithms, &anchors, others, now, KeyUsage::server_auth(), None, None).map_err(
+        |error| match error {
+            webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => Mismatch::Expired,
+            _ => Mismatch::Chain,
+        },
+    )?;
     match names.iter().any(|name| leaf.verify_is_valid_for_subject_name(name).is_ok()) {
         true => Ok(Usage::TrustAnchor),
         false => Err(Mismatch::Name),

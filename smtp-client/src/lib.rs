@@ -80,7 +80,7 @@ pub mod tls;
 #[cfg(feature = "tls-reports")]
 pub mod tlsrpt;
 
-pub use client::{Client, Delivered, Watch, is_lost, targets};
+pub use client::{Client, Delivered, Watch, is_lost, is_misfit, targets};
 #[cfg(unix)]
 pub use connect::UnixConnector;
 pub use connect::{BoxIo, Connector, Target, TcpConnector};

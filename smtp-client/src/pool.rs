@@ -15,7 +15,7 @@ use std::time::Duration;
 use postwright_core::{Clock, Instant};
 use postwright_smtp_proto::client::{Report, Transaction};
 
-use crate::client::{Client, is_lost};
+use crate::client::{Client, is_lost, is_misfit};
 use crate::connect::Target;
 use crate::connection::{Connection, Options};
 
@@ -70,9 +70,9 @@ impl<K: Ord + Clone> Pool<K> {
     ) -> Report {
         if let Some(mut connection) = self.take(key).await {
             let report = connection.deliver(transaction.clone()).await;
-            let lost = is_lost(&report);
+            let decided = !is_lost(&report) && !is_misfit(&report);
             self.put(key, connection);
-            if !lost {
+            if decided {
                 return report;
             }
         }

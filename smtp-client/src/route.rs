@@ -73,9 +73,11 @@ pub struct MailHost {
     pub canonical: Option<Name>,
     /// Where to connect to, in order; never empty.
     pub addresses: Vec<IpAddr>,
-    /// Whether DNSSEC vouches for the MX answer that named this host, or for the absence of one.
+    /// Whether DNSSEC vouches for the MX answer that named this host, or for the absence of one; true if an operator
+    /// named it.
     pub mx_secure: bool,
-    /// Whether DNSSEC vouches for every address answer of this host.
+    /// Whether DNSSEC vouches for every address answer of this host. A look-up that failed is none: it takes its addresses
+    /// away, and not the protection of the others (RFC 7672 2.1.2).
     pub address_secure: bool,
 }
 
@@ -139,7 +141,8 @@ pub async fn plan(target: &Host, resolver: &dyn Resolver, entropy: &dyn Entropy,
     }
 }
 
-/// Finds the addresses of one named host without looking for MX records: for smart hosts.
+/// Finds the addresses of one named host without looking for MX records: for smart hosts. DANE applies to it as to any
+/// other host (RFC 7672 2.2.2): nobody could have forged its name.
 pub async fn plan_host(
     target: &Host,
     resolver: &dyn Resolver,
@@ -150,7 +153,7 @@ pub async fn plan_host(
         Host::Literal(ip) => literal(*ip, rules),
         Host::Domain(domain) => {
             let planner = Planner { resolver, entropy, rules };
-            planner.hosts(vec![(0, Name::from(domain))], false, Route::NoDomain).await
+            planner.hosts(vec![(0, Name::from(domain))], true, Route::NoDomain).await
         }
     }
 }
@@ -278,13 +281,7 @@ impl Planner<'_> {
         addresses.truncate(self.rules.addresses.max(1));
         let canonical =
             answers.iter().find(|answer| !answer.records().is_empty()).map(|answer| answer.canonical.clone());
-        Lookup::Host(MailHost {
-            name: domain.into(),
-            canonical,
-            addresses,
-            mx_secure,
-            address_secure: address_secure && failed.is_none(),
-        })
+        Lookup::Host(MailHost { name: domain.into(), canonical, addresses, mx_secure, address_secure })
     }
 
     /// Asks for addresses of one family, unless only the other one (`other`) is wanted.

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use crate::dane::{self, Tlsa};
+use crate::dane::{self, Mismatch, Tlsa};
 use postwright_core::{Clock, Host};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -247,9 +247,15 @@ impl Verifier {
                 .collect();
             let names: Vec<ServerName<'_>> =
                 names.iter().filter_map(|name| ServerName::try_from(&**name).ok()).collect();
-            return dane::verify(records, &chain, &names, algorithms, now)
-                .map(drop)
-                .map_err(|_| rustls::CertificateError::ApplicationVerificationFailure.into());
+            return dane::verify(records, &chain, &names, algorithms, now).map(drop).map_err(|mismatch| {
+                match mismatch {
+                    Mismatch::Name => rustls::CertificateError::NotValidForName.into(),
+                    Mismatch::Expired => rustls::CertificateError::Expired.into(),
+                    Mismatch::NoMatch | Mismatch::Chain => {
+                        rustls::CertificateError::ApplicationVerificationFailure.into()
+                    }
+                }
+            });
         }
         let roots = self.roots.as_ref().ok_or(rustls::CertificateError::UnknownIssuer)?;
         let check =

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use postwright_core::{DeliveryStatus, Domain, Envelope, Host, Outcome, Recipient, World};
 use postwright_smtp_client::policy::Attempt;
-use postwright_smtp_client::{Connection, UnixConnector, Watch, is_lost};
+use postwright_smtp_client::{Connection, UnixConnector, Watch, is_lost, is_misfit};
 use postwright_smtp_proto::client::{Report, Timings, Transaction};
 
 use super::{Delivery, Key, Plan, Told, key};
@@ -185,6 +185,11 @@ impl Delivery {
             }
             let report = connection.deliver(trip.transaction.clone()).await;
             *timings += connection.take_timings();
+            if is_misfit(&report) {
+                // Nothing was sent. The list of servers is gone through again on new connections, to its end.
+                self.keep(trip, connection).await;
+                return None;
+            }
             if let Some(passing) = passing {
                 passing.observe(exit_of(&connection), false, &report);
             }

@@ -3,7 +3,7 @@
 use base64::Engine;
 use postwright_core::{DnsError, MemoryZone, Record, SeededEntropy};
 use postwright_smtp_client::dane::{Lookup, Mismatch, Tlsa, Usage, lookup, verify};
-use postwright_smtp_client::route::{Route, Rules, plan};
+use postwright_smtp_client::route::{Route, Rules, plan, plan_host};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 fn vectors() -> Option<String> {
@@ -107,7 +107,7 @@ fn a_trust_anchor_does_not_save_an_expired_or_broken_chain() {
     assert_eq!(check(&case.chain, at(1_800_000_000)), Ok(Usage::TrustAnchor));
     assert_eq!(
         check(&case.chain, at(1_000_000_000)),
-        Err(Mismatch::Chain),
+        Err(Mismatch::Expired),
         "before the certificate is valid"
     );
     let mut forged = case.chain[0].to_vec();
@@ -153,6 +153,17 @@ agile.signed    MX 10 h.agile.signed
 h.agile.signed  A 192.0.2.7
 _25._tcp.h.agile.signed TLSA 3 1 1 0000000000000000000000000000000000000000000000000000000000000000
 _25._tcp.h.agile.signed TLSA 3 1 2 00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000
+half.signed     MX 10 h.half.signed
+h.half.signed   A 192.0.2.9
+h.half.signed   AAAA SERVFAIL
+_25._tcp.h.half.signed TLSA 3 1 1 0000000000000000000000000000000000000000000000000000000000000000
+out.signed      MX 10 h.out.signed
+h.out.signed    CNAME mx.plain
+_25._tcp.h.out.signed TLSA 3 1 1 0000000000000000000000000000000000000000000000000000000000000000
+outer.signed    MX 10 h.outer.signed
+h.outer.signed  CNAME mx.plain
+in.plain        CNAME mx.signed
+mixedin.signed  MX 10 in.plain
 plain           MX 10 mx.plain
 mx.plain        A 192.0.2.8
 _25._tcp.mx.plain TLSA 3 1 1 0000000000000000000000000000000000000000000000000000000000000000
@@ -181,6 +192,14 @@ async fn only_secure_records_bind_and_failures_defer() {
         ("alias.signed.example", "Usable h.far.example 1"),
         // RFC 7671 9: SHA2-512 outdoes SHA2-256.
         ("agile.signed.example", "Usable h.agile.signed.example 1"),
+        // RFC 7672 2.1.2: what can be had of the addresses is secure. Whoever keeps the others from us does not switch
+        // DANE off by it.
+        ("half.signed.example", "Usable h.half.signed.example 1"),
+        // RFC 7672 2.2.2: an alias in a signed zone that leads out of it: its own name is the only TLSA base domain.
+        ("out.signed.example", "Usable h.out.signed.example 1"),
+        ("outer.signed.example", "None"),
+        // An insecure alias could lead anywhere.
+        ("mixedin.signed.example", "None"),
         ("plain.example", "None"),
         // An insecure MX record could name any host, a well-protected one of the attacker's included.
         ("mixed.example", "None"),
@@ -192,4 +211,17 @@ async fn only_secure_records_bind_and_failures_defer() {
         assert_eq!(shown, expected, "{domain}");
     }
     assert_eq!(look_up("slow.signed.example").await, Lookup::Deferred(DnsError::Timeout));
+}
+
+#[tokio::test]
+async fn a_host_that_an_operator_names_is_bound_as_well() {
+    // RFC 7672 2.2.2: hosts that are not found by MX records.
+    let zone = MemoryZone::parse(ZONE).unwrap();
+    for (host, expected) in [("mx.signed.example", true), ("mx.plain.example", false)] {
+        let name = host.parse().unwrap();
+        let route = plan_host(&name, &zone, &SeededEntropy::new(1), &Rules::default()).await;
+        let Route::Hosts(hosts) = route else { panic!("{route:?}") };
+        let found = lookup(&hosts[0], 25, &zone).await;
+        assert_eq!(matches!(found, Lookup::Usable { .. }), expected, "{host}: {found:?}");
+    }
 }

@@ -7,9 +7,9 @@ use postwright_smtp_client::policy::{Facts, Level, Obstacle, decide};
 use postwright_smtp_client::route::MailHost;
 use postwright_smtp_client::sts::{Found, Policy};
 use postwright_smtp_client::{Demand, Target, TlsFault};
-use postwright_smtp_proto::client::StartTls;
+use postwright_smtp_proto::client::{Config, StartTls};
 
-use crate::peer::{Scripts, client, hosts, issue, options};
+use crate::peer::{ONE, QUIT, Scripts, client, hosts, issue, options, shown, transaction};
 
 fn host(mx_secure: bool) -> MailHost {
     MailHost {
@@ -154,5 +154,35 @@ async fn the_fault_of_a_handshake_is_told_apart() {
         let target: &Target = &hosts(1)[0];
         let error = client(&scripts, roots).connect(target, &options).await.unwrap_err();
         assert_eq!(error.tls, Some(fault), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_host_is_asked_for_an_extension_that_the_first_one_lacks() {
+    let issued = issue(&["mx0.x.example", "mx1.x.example"], false);
+    let session = |keyword: &str| {
+        format!("{OFFER}S: 220 go\nTLS\nC: EHLO client.example\nS: 250-mx\n{keyword}S: 250 PIPELINING\n")
+    };
+    let (without, with) = (session(""), session("S: 250-REQUIRETLS\n"));
+    let one = ONE.replace("<a@client.example>", "<a@client.example> REQUIRETLS");
+    let mut options = options();
+    options.demand = Demand::Valid { names: Vec::new() };
+    let mut session = Config::clone(&options.session);
+    session.starttls = StartTls::Required;
+    options.session = session.into();
+    // RFC 8689 4.2.1: QUIT, and the next host; only if no one has it does the message fail.
+    for (second, expected, bodies) in [
+        (format!("{with}{one}{QUIT}"), "Delivered 2.0.0 end-of-data", 1),
+        (format!("{without}{QUIT}"), "Failed 5.7.30 mail", 0),
+        ("S: 421 4.3.2 busy".to_owned(), "Delayed 4.3.2 greeting", 0),
+    ] {
+        let first = format!("{without}{QUIT}");
+        let scripts = Scripts::new(&[Some(&first), Some(&second)], Some(issued.acceptor.clone()));
+        let mut message = transaction();
+        message.envelope.options.require_tls = true;
+        let client = client(&scripts, vec![issued.root.clone()]);
+        let report = client.deliver(&hosts(2), &options, message).await;
+        assert_eq!((shown(&report), scripts.left()), (vec![expected.to_owned()], 0));
+        assert_eq!(scripts.log().len(), bodies, "{:?}", scripts.log());
     }
 }

@@ -93,6 +93,7 @@ impl Config {
             return Err(format!("[[route]] for {} needs either host or lmtp", route.domain));
         }
         self.check_destinations()?;
+        self.check_tls_reports()?;
         self.feedback.check()?;
         self.check_limits()?;
         self.reports.check(self.authentication.check)?;
@@ -107,6 +108,20 @@ impl Config {
                 "relay.domains has {domain}, and nothing says where its mail goes: add [[route]] domain = \"{domain}\", \
                  host = \"HOST:PORT\""
             )),
+            _ => Ok(()),
+        }
+    }
+
+    /// RFC 8460 3: reports by mail are signed by the domain that reports, or nobody may believe them.
+    fn check_tls_reports(&self) -> Result<(), String> {
+        let domain = self.tls_reports.as_ref().and_then(|reports| reports.from.domain());
+        match domain {
+            Some(domain) if !self.dkim.iter().any(|key| key.domain == *domain && key.tenant.is_none()) => {
+                Err(format!(
+                    "tls_reports.from is at {domain}, and no [[dkim]] key signs for it: reports by mail must be signed \
+                     (RFC 8460 section 3). Add a key, or take another address"
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -212,6 +227,12 @@ mod tests {
             ("[[route]]\ndomain = \"x.example\"", &["x.example", "host or lmtp"]),
             ("[relay]\ndomains = [\"ours.example\"]", &["ours.example", "[[route]]"]),
             ("[delivery]\nconnections = 0", &["delivery.connections", "0"]),
+            ("[delivery]\nbodies = \"0 B\"", &["mta.toml:2", "delivery.bodies", "0"]),
+            ("[dns]\nper_second = 0", &["mta.toml:2", "dns.per_second", "0"]),
+            (
+                "[tls_reports]\norganization = \"x\"\ncontact = \"x\"\nfrom = \"t@x.example\"\nfile = \"f\"",
+                &["tls_reports.from", "x.example", "[[dkim]]"],
+            ),
             ("[limits]\nrecipients = 99", &["mta.toml:2", "limits.recipients", "100 to 100000", "5321"]),
             ("[limits]\nerrors = 0", &["mta.toml:2", "limits.errors = 0", "1 to 1000000"]),
             ("[limits]\ncommand_timeout = \"2d\"", &["limits.command_timeout", "1s to 1h"]),
