@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use postwright_bounce::dsn::Composer;
 use postwright_core::{Domain, Envelope, Mailbox, Message, Refusal, World};
-use postwright_queue::scheduler::{Policies, Scheduler, SchedulerConfig};
+use postwright_queue::scheduler::{Policies, RouteOf, Scheduler, SchedulerConfig};
 use postwright_queue::{Spool, SpoolId};
 use postwright_smtp_client::Client;
 use postwright_smtp_proto::client::Config as ClientConfig;
 
+use crate::class::Classes;
 use crate::delivery::{Delivery, MtaSts};
 use crate::event::Observers;
 use crate::feedback::Feedback;
@@ -17,7 +18,9 @@ use crate::pipeline::{self, Arrival};
 use crate::system::{Parts, System};
 #[cfg(feature = "tls-reports")]
 use crate::tls_reports::TlsReports;
-use crate::{MessagePolicy, Observer, Pace, Relay, Routes, Settings, TlsWatch, dispatch, upkeep};
+use crate::{
+    Class, MessagePolicy, Observer, Pace, Relay, Routes, Settings, TlsWatch, Visit, dispatch, upkeep,
+};
 
 /// Collects the parts of an [`Mta`].
 #[must_use = "call build()"]
@@ -31,10 +34,12 @@ pub struct Builder {
     routes: Routes,
     observers: Observers,
     policies: Vec<Arc<dyn MessagePolicy>>,
+    classes: Classes,
     sts: Option<MtaSts>,
     watch: Option<Arc<dyn TlsWatch>>,
     #[cfg(feature = "tls-reports")]
     reports: Option<Arc<TlsReports>>,
+    relays: Option<Client>,
     pace: Option<Arc<dyn Pace>>,
     feedback: Option<Arc<Feedback>>,
     settings: Settings,
@@ -50,6 +55,13 @@ impl Builder {
     /// Where mail goes. Without it, to each domain's MX.
     pub fn routes(mut self, routes: Routes) -> Builder {
         self.routes = routes;
+        self
+    }
+
+    /// Connects to hosts that a route names by this client, such as one that believes a private authority. Without it by
+    /// the one that connects to MX hosts.
+    pub fn relay_client(mut self, client: Client) -> Builder {
+        self.relays = Some(client);
         self
     }
 
@@ -112,6 +124,16 @@ impl Builder {
         self
     }
 
+    /// Tells tenants and streams apart, for routes, limits and the suppression list. Without it all mail is one tenant's,
+    /// and of one kind.
+    pub fn classes(
+        mut self,
+        class_of: impl Fn(&Visit<'_>, &Envelope) -> Class + Send + Sync + 'static,
+    ) -> Builder {
+        self.classes = Classes::new(class_of);
+        self
+    }
+
     /// The system; nothing runs yet.
     pub fn build(self) -> Mta {
         let Builder {
@@ -124,10 +146,12 @@ impl Builder {
             routes,
             observers,
             policies,
+            classes,
             sts,
             watch,
             #[cfg(feature = "tls-reports")]
             reports,
+            relays,
             pace,
             feedback,
             settings,
@@ -137,11 +161,15 @@ impl Builder {
         config.max_messages = settings.queued.max(1);
         config.max_in_flight_per_site = settings.connections_per_site;
         config.max_in_flight = settings.connections.max(1);
+        let paths = routes.clone();
+        config.route_of = RouteOf::new(move |entry, host| paths.name_for(entry, host));
         let scheduler = Scheduler::new(config, world.entropy.clone());
         let postmaster =
             Mailbox::quote("postmaster", hostname.clone()).expect("a short local part at a domain");
         let composer = Composer::new(hostname.clone(), postmaster);
         let delivery = Delivery::new(client, routes, world.clone(), client_config, sts, settings.connections)
+            .with_relays(relays)
+            .with_observers(observers.clone())
             .with_watch(watch);
         let parts = Parts {
             hostname,
@@ -153,6 +181,7 @@ impl Builder {
             composer,
             observers,
             policies,
+            classes,
             pace,
             feedback,
             settings,
@@ -190,10 +219,12 @@ impl Mta {
             routes: Routes::mx(),
             observers: Observers::default(),
             policies: Vec::new(),
+            classes: Classes::default(),
             sts: None,
             watch: None,
             #[cfg(feature = "tls-reports")]
             reports: None,
+            relays: None,
             pace: None,
             feedback: None,
             settings: Settings::default(),

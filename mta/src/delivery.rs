@@ -1,8 +1,9 @@
 //! Handing one message to the hosts of one destination: route, TLS policy, connection, transfer.
 //!
 //! Invariants: comes back with one status for each recipient that it was given, in their order, within the sum of
-//! the client's time-outs; at a pace, those that were not tried are left out at the end. A connection is used again only under the decision that it was opened under, and only
-//! for the domain that decision was made for, unless nobody asks for more than trying.
+//! the client's time-outs; at a pace, those that were not tried are left out at the end. A connection is used again only under the decision that it was opened under, only
+//! for the domain that decision was made for, unless nobody asks for more than trying, and only for the account that
+//! it was opened for.
 //!
 //! Standards: RFC 5321 5.1; RFC 7672 2.2; RFC 8461 5; RFC 8689 4.2 and 5; RFC 2033.
 //!
@@ -10,7 +11,6 @@
 //! (smtp-client's `policy`).
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use postwright_core::{DeliveryStatus, Domain, Envelope, Host, Message, World};
@@ -24,24 +24,28 @@ use postwright_smtp_client::{
 use postwright_smtp_proto::client::{Config as ClientConfig, Protocol, Timings, Transaction};
 use tokio::task::JoinSet;
 
+use crate::account::{Login, LoginId};
+use crate::event::Observers;
 use crate::pace::NotNow;
-use crate::routes::{Routes, Via};
+use crate::routes::{RouteRule, Routes, Via};
 use crate::section::says_tls_required_no;
 
 mod transfer;
 
 pub(crate) use transfer::{Pacing, SoFar};
 
-/// What makes two connections alike: where they lead and how they are protected.
+/// What makes two connections alike: where they lead, how they are protected, and who we are there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     address: SocketAddr,
     /// Departures that go the same way may share it.
     way: Arc<str>,
-    socket: Option<PathBuf>,
+    /// A host that the operator named, with what is asked of TLS on the way to it.
+    via: Via,
     source: Source,
-    /// For whom the protection was decided, if it was more than trying.
+    /// For which domain the protection was decided, if it was more than trying.
     decided_for: Option<Host>,
+    login: Option<LoginId>,
 }
 
 /// Where MTA-STS policies come from and are kept.
@@ -74,12 +78,15 @@ pub trait TlsWatch: Send + Sync {
 /// Everything that delivery needs, shared by all attempts.
 pub(crate) struct Delivery {
     client: Client,
+    /// Connects to hosts that the operator named, where they are trusted by other roots.
+    relays: Option<Client>,
     pool: Pool<Key>,
     routes: Routes,
     world: World,
     options: Options,
     sts: Option<sts::Finder>,
     watch: Option<Arc<dyn TlsWatch>>,
+    observers: Observers,
 }
 
 /// What one attempt came to.
@@ -94,6 +101,8 @@ pub(crate) struct Delivered {
 struct Plan {
     attempts: Vec<Attempt>,
     found: Found,
+    /// With which account, if with any.
+    login: Option<Login>,
 }
 
 impl Delivery {
@@ -109,7 +118,19 @@ impl Delivery {
         limits.total = limits.total.min(idle);
         let pool = Pool::new(limits, world.clock.clone());
         let sts = sts.map(|MtaSts { fetch, store }| sts::Finder::new(fetch, store));
-        Delivery { client, pool, routes, world, options: Options::new(config), sts, watch: None }
+        let options = Options::new(config);
+        let (relays, watch, observers) = (None, None, Observers::default());
+        Delivery { client, relays, pool, routes, world, options, sts, watch, observers }
+    }
+
+    /// The same with another client for hosts that the operator named.
+    pub(crate) fn with_relays(self, relays: Option<Client>) -> Delivery {
+        Delivery { relays, ..self }
+    }
+
+    /// The same with those who are told of refused logins.
+    pub(crate) fn with_observers(self, observers: Observers) -> Delivery {
+        Delivery { observers, ..self }
     }
 
     /// The same with someone who is told of TLS.
@@ -117,16 +138,16 @@ impl Delivery {
         Delivery { watch, ..self }
     }
 
-    /// How mail for a host travels, unless an operator bound it to another way.
-    pub(crate) fn via(&self, destination: &Host) -> &Via {
-        self.routes.via(destination)
+    /// Which mail takes which route, unless an operator bound it to another one.
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// The site of a destination: domains that share their mail hosts share it. `None` if DNS does not say, or the
     /// domain has no host.
-    pub(crate) async fn site(&self, destination: &Host, via: &Via) -> Option<String> {
-        if *via != Via::Mx {
-            return Some(via.to_string());
+    pub(crate) async fn site(&self, destination: &Host, rule: &RouteRule) -> Option<String> {
+        if let Some(site) = rule.site() {
+            return Some(site);
         }
         let World { resolver, entropy, .. } = &self.world;
         // All hosts, since a route that was cut has other hosts each time.
@@ -142,7 +163,7 @@ impl Delivery {
     pub(crate) async fn deliver(
         &self,
         destination: &Host,
-        via: &Via,
+        rule: &RouteRule,
         mut envelope: Envelope,
         message: Message,
         gate: Option<&Pacing<'_>>,
@@ -150,21 +171,23 @@ impl Delivery {
         let clock = &self.world.clock;
         let start = clock.mono();
         let recipients = envelope.recipients.len();
-        if matches!(via, Via::LmtpSocket(_)) {
+        let login = rule.account().map(|account| account.login(clock.now())).transpose()?;
+        if matches!(rule.via(), Via::LmtpSocket(_)) {
             // RFC 8689 4.2 is about the way between hosts; this is the last step, inside one.
             envelope.options.require_tls = false;
         }
         let require_tls = envelope.options.require_tls;
-        let tls_optional = !require_tls && says_tls_required_no(&message);
+        // What a message asks for must not weaken what protects our credentials (I6).
+        let tls_optional = !require_tls && login.is_none() && says_tls_required_no(&message);
         let wishes = Wishes { require_tls, tls_optional, ..Wishes::default() };
-        let plan = self.plan(destination, via, wishes).await;
+        let plan = self.plan(destination, rule, login, wishes).await;
         let mut timings = Timings::default();
         timings.resolve = clock.mono().since(start);
         let statuses = match plan {
             Err(status) => vec![*status; recipients],
             Ok(plan) => {
                 let transaction = Transaction { envelope, message };
-                self.transfer(destination, via, &plan, transaction, gate, &mut timings).await?
+                self.transfer(destination, rule, &plan, transaction, gate, &mut timings).await?
             }
         };
         timings.total = clock.mono().since(start);
@@ -172,33 +195,44 @@ impl Delivery {
     }
 
     /// The servers that may be tried and how, or what it means that there are none.
-    async fn plan(&self, destination: &Host, via: &Via, wishes: Wishes) -> Result<Plan, Box<DeliveryStatus>> {
+    async fn plan(
+        &self,
+        destination: &Host,
+        rule: &RouteRule,
+        login: Option<Login>,
+        wishes: Wishes,
+    ) -> Result<Plan, Box<DeliveryStatus>> {
         let World { resolver, entropy, clock } = &self.world;
         let rules = &self.routes.rules;
         // A host that the operator named may well be private, or this machine.
         let mut open = Rules::default();
         open.family = rules.family;
-        let (route, port, level) = match via {
-            Via::Mx => {
-                let route = route::plan(destination, &**resolver, &**entropy, rules).await;
-                (route, self.routes.mx_port, self.routes.tls)
-            }
-            Via::SmartHost { host, port, tls } | Via::Lmtp { host, port, tls } => {
-                (route::plan_host(host, &**resolver, &**entropy, &open).await, *port, *tls)
+        let (route, port) = match rule.via() {
+            Via::Mx => (route::plan(destination, &**resolver, &**entropy, rules).await, self.routes.mx_port),
+            Via::SmartHost { host, port, .. } | Via::Lmtp { host, port, .. } => {
+                (route::plan_host(host, &**resolver, &**entropy, &open).await, *port)
             }
             Via::LmtpSocket(_) => {
                 let here = UnixConnector::target();
                 let route = route::plan_host(&here.host, &**resolver, &**entropy, &open).await;
-                (route, here.address.port(), Level::Never)
+                (route, here.address.port())
             }
         };
         if let Some(status) = route.failure(clock.now()) {
             return Err(Box::new(status));
         }
         let Route::Hosts(hosts) = route else {
-            return Ok(Plan { attempts: Vec::new(), found: Found::None });
+            return Ok(Plan { attempts: Vec::new(), found: Found::None, login });
         };
-        self.decide(destination, via, &hosts, port, Wishes { level, ..wishes }).await
+        let level = rule.level(self.routes.tls);
+        let mut plan = self.decide(destination, rule.via(), &hosts, port, Wishes { level, ..wishes }).await?;
+        for attempt in &mut plan.attempts {
+            attempt.options.implicit_tls = rule.via().is_implicit_tls() && level != Level::Never;
+            if let Some(login) = &login {
+                login.arm(&attempt.target, &mut attempt.options);
+            }
+        }
+        Ok(Plan { login, ..plan })
     }
 
     /// The TLS policy of each host.
@@ -241,7 +275,7 @@ impl Delivery {
             Some((_, obstacle)) if attempts.is_empty() => {
                 Err(Box::new(obstacle.status(self.world.clock.now())))
             }
-            _ => Ok(Plan { attempts, found }),
+            _ => Ok(Plan { attempts, found, login: None }),
         }
     }
 
@@ -277,12 +311,16 @@ impl Watch for Told<'_> {
     }
 }
 
-fn key(destination: &Host, via: &Via, attempt: &Attempt, way: &Arc<str>) -> Key {
+fn key(destination: &Host, via: &Via, plan: &Plan, attempt: &Attempt, way: &Arc<str>) -> Key {
     let source = attempt.decision.source;
-    let decided_for = (source != Source::Opportunistic).then(|| destination.clone());
-    let socket = match via {
-        Via::LmtpSocket(path) => Some(path.clone()),
-        _ => None,
-    };
-    Key { address: attempt.target.address, way: way.clone(), socket, source, decided_for }
+    // Of a host that the operator named, who is written to says nothing.
+    let is_decided_for = *via == Via::Mx && source != Source::Opportunistic;
+    Key {
+        address: attempt.target.address,
+        way: way.clone(),
+        via: via.clone(),
+        source,
+        decided_for: is_decided_for.then(|| destination.clone()),
+        login: plan.login.as_ref().map(|login| login.id.clone()),
+    }
 }

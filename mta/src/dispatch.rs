@@ -17,7 +17,7 @@ use tokio::time::{interval, sleep, timeout};
 use crate::leases;
 use crate::pipeline::{self, Brought};
 use crate::system::System;
-use crate::{Event, NotNow, Via};
+use crate::{Event, NotNow, RouteRule, ViaError};
 
 /// How often idle connections are looked at.
 const TIDY: Duration = Duration::from_secs(5);
@@ -124,15 +124,13 @@ fn start_due(system: &Arc<System>, tasks: &mut JoinSet<()>) -> Option<Timestamp>
 
 /// Finds out to which site a lane's mail goes. Where DNS does not say, the domain is a site of its own for a short
 /// time; the attempt finds out what that means for its messages. A way that an operator bound it to is the pool of
-/// its site: [`way`] reads it there.
+/// its site: [`rule_of`] reads it there.
 async fn route(system: &System, query: &RouteQuery) {
-    let host = &query.lane.host;
-    let bound = query.bound_to.as_deref();
-    let site = match bound.map(str::parse::<Via>) {
-        None => system.delivery.site(host, system.delivery.via(host)).await,
-        Some(Ok(via)) => system.delivery.site(host, &via).await,
+    let (host, bound) = (&query.lane.host, query.bound_to.as_deref());
+    let site = match rule(system, bound, &query.lane.route) {
+        Ok(rule) => system.delivery.site(host, &rule).await,
         // The attempt says so. Nothing goes the usual way that must not go there.
-        Some(Err(_)) => None,
+        Err(_) => None,
     };
     let (name, known_for) = match site {
         Some(name) => (name, system.settings.route_cache),
@@ -143,18 +141,31 @@ async fn route(system: &System, query: &RouteQuery) {
     system.scheduler().routed(query.id, site, now + known_for);
 }
 
-/// The way that the mail of an attempt goes.
+/// The route that mail is bound to by an operator, or else the one that its lane was made for.
+fn rule(system: &System, bound: Option<&str>, route: &str) -> Result<Arc<RouteRule>, ViaError> {
+    let routes = system.delivery.routes();
+    match bound.filter(|bound| !bound.is_empty()) {
+        None => Ok(routes.of_lane(route).clone()),
+        Some(bound) => match routes.named(bound) {
+            Some(rule) => Ok(rule.clone()),
+            None => bound.parse().map(|via| Arc::new(RouteRule::new(via))),
+        },
+    }
+}
+
+/// The route of an attempt.
 ///
 /// # Errors
 /// It is bound to something that is none: it waits until that order is taken back or ends, and up to a minute more.
-pub(crate) fn way(system: &System, attempt: &Attempt) -> Result<Via, NotNow> {
-    match attempt.site.as_ref().map(|site| &*site.pool) {
-        None | Some("") => Ok(system.delivery.via(&attempt.lane.host).clone()),
-        Some(bound) => bound.parse().map_err(|error| {
-            let until = system.world.clock.now() + UNROUTED;
-            NotNow::new(until, format!("bound to {bound:?}, which is {error}"))
-        }),
-    }
+pub(crate) fn rule_of(system: &System, attempt: &Attempt) -> Result<Arc<RouteRule>, NotNow> {
+    let bound = attempt.site.as_ref().map(|site| &*site.pool);
+    rule(system, bound, &attempt.lane.route).map_err(|error| {
+        let until = system.world.clock.now() + UNROUTED;
+        NotNow::new(
+            until,
+            format!("bound to {:?}, which is no route's name and {error}", bound.unwrap_or_default()),
+        )
+    })
 }
 
 /// All messages of an exclusive spool go to the scheduler, a page at a time. A shared one is never read as a whole.

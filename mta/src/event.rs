@@ -120,6 +120,18 @@ pub enum Event<'a> {
         /// What is known of it.
         what: &'a str,
     },
+    /// A smart host refused an account, or has no mechanism for it: our configuration is at fault. Mail by that account
+    /// waits, and costs no message a try, until the account is tried again.
+    LoginRefused {
+        /// The account's name in the configuration.
+        account: &'a str,
+        /// The user name that was refused.
+        user: &'a str,
+        /// By whom, and with which words.
+        status: &'a DeliveryStatus,
+        /// When it is tried again, unless it is exchanged before.
+        until: Timestamp,
+    },
     /// What came back about mail that was sent, and what was done about it.
     Feedback(&'a FeedbackEvent),
     /// The queue was read at start.

@@ -37,10 +37,12 @@
 //!
 //! Not here: sockets and TLS for the server (smtp-server), a configuration file (the reference MTA).
 
+mod account;
 #[cfg(feature = "authentication")]
 pub mod authentication;
 mod bodies;
 mod builder;
+mod class;
 mod delivery;
 mod dispatch;
 mod event;
@@ -77,7 +79,9 @@ mod system;
 mod tls_reports;
 mod upkeep;
 
+pub use account::{Credential, RelayAccount};
 pub use builder::{Builder, Mta};
+pub use class::Class;
 pub use delivery::{MtaSts, TlsWatch};
 pub use event::{Event, Observer};
 #[cfg(feature = "https")]
@@ -89,7 +93,7 @@ pub use pace::{Departure, Exit, NotNow, Pace, Pass, Returned, Sent};
 pub use paced_resolver::{DnsPace, PacedResolver};
 pub use policy::{MessagePolicy, Visit};
 pub use relay::{RecipientCheck, Relay, Trusts, TrustsSession};
-pub use routes::{Routes, Via, ViaError};
+pub use routes::{DomainPattern, Parcel, RouteFault, RouteRule, Routes, SenderPattern, Via, ViaError};
 #[cfg(feature = "authentication")]
 pub use sealing::SealForwarded;
 pub use settings::{Retry, Settings};

@@ -20,6 +20,7 @@ pub struct Metrics {
     notified: AtomicU64,
     spool_failures: AtomicU64,
     damaged: AtomicU64,
+    logins_refused: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -52,6 +53,8 @@ pub struct Counts {
     pub spool_failures: u64,
     /// Records that cannot be read.
     pub damaged: u64,
+    /// Logins at smart hosts that were refused.
+    pub logins_refused: u64,
 }
 
 impl Metrics {
@@ -72,6 +75,7 @@ impl Metrics {
             notified: read(&self.notified),
             spool_failures: read(&self.spool_failures),
             damaged: read(&self.damaged),
+            logins_refused: read(&self.logins_refused),
         }
     }
 }
@@ -100,6 +104,7 @@ impl Observer for Metrics {
             Event::Notified { .. } => add(&self.notified, 1),
             Event::SpoolFailed { .. } => add(&self.spool_failures, 1),
             Event::Damaged { .. } => add(&self.damaged, 1),
+            Event::LoginRefused { .. } => add(&self.logins_refused, 1),
             Event::Loaded { damaged, .. } => add(&self.damaged, *damaged),
         }
     }

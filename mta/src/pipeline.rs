@@ -70,6 +70,7 @@ pub(crate) async fn take_in(
     let slot = system.scheduler().reserve().map_err(|_| queue_full())?;
     let lifetime = system.settings.retry_policy().lifetime;
     let mut entry = Entry::new(id, envelope.clone(), octets(&body), now, lifetime);
+    system.classes.mark(&visit, &mut entry);
     if let (Some(feedback), true) = (&system.feedback, arrival.trusted) {
         feedback.mark(&mut entry);
     }

@@ -9,6 +9,7 @@ use postwright_queue::{Claim, Entry, Spool, SpoolError};
 use tokio::sync::Notify;
 
 use crate::bodies::Bodies;
+use crate::class::Classes;
 use crate::delivery::Delivery;
 use crate::event::Observers;
 use crate::feedback::Feedback;
@@ -28,6 +29,7 @@ pub(crate) struct System {
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
     pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
+    pub(crate) classes: Classes,
     pub(crate) pace: Option<Arc<dyn Pace>>,
     pub(crate) feedback: Option<Arc<Feedback>>,
     pub(crate) settings: Settings,
@@ -45,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) composer: Composer,
     pub(crate) observers: Observers,
     pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
+    pub(crate) classes: Classes,
     pub(crate) pace: Option<Arc<dyn Pace>>,
     pub(crate) feedback: Option<Arc<Feedback>>,
     pub(crate) settings: Settings,
@@ -62,6 +65,7 @@ impl System {
             composer,
             observers,
             policies,
+            classes,
             pace,
             feedback,
             settings,
@@ -82,6 +86,7 @@ impl System {
             composer,
             observers,
             policies,
+            classes,
             pace,
             feedback,
             settings,

@@ -134,6 +134,7 @@ async fn send(
     options.account = Some(Account {
         credentials: Credentials::Password { user: "joe".into(), password: Secret::new("secret") },
         protection: Protection::VerifiedTls,
+        mechanisms: Vec::new(),
         entropy: Arc::new(SeededEntropy::new(77)),
     });
     let target = Target { host: Host::Domain(NAME.parse().unwrap()), address: to };

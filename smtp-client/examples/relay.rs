@@ -35,6 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             password: Secret::new(std::env::var("PASSWORD")?),
         },
         protection: Protection::VerifiedTls,
+        mechanisms: Vec::new(),
         entropy: Arc::new(SystemEntropy),
     });
 

@@ -198,6 +198,11 @@ impl Client {
             // Boxed: it is large, it is once a connection, and whoever delivers would carry it along.
             for result in Box::pin(self.connect_next(&mut waiting, &mut timings)).await {
                 let report = match result {
+                    Err(error) if error.is_login_refused() => {
+                        // The next server knows the account no better, and some lock it after a few such tries.
+                        let report = Report::same(&error.status, recipients);
+                        return Delivered { report, connection: None, timings };
+                    }
                     Err(error) => Report::same(&error.status, recipients),
                     Ok(mut connection) => {
                         let report = connection.deliver(transaction.clone()).await;

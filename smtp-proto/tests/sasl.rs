@@ -318,6 +318,20 @@ fn the_client_machine_authenticates_before_mail() {
 }
 
 #[test]
+fn only_the_mechanisms_that_are_named_are_used() {
+    let login = |only: &[Mechanism]| {
+        Login::new(password("tim", "tanstaaftanstaaf"), Protection::Clear, [0; 18]).only(only.iter().copied())
+    };
+    let offered = "CRAM-MD5 LOGIN PLAIN";
+    let ok = ["235 2.7.0 ok\r\n"];
+    let (wrote, end) = session(login(&[Mechanism::Plain, Mechanism::Login]), None, offered, &ok);
+    assert_eq!((wrote.split(' ').nth(1), end), (Some("PLAIN"), None), "the best of those that both have");
+    let (wrote, end) = session(login(&[Mechanism::ScramSha256]), None, offered, &[]);
+    assert_eq!(wrote, "");
+    assert!(matches!(end, Some(CloseReason::Auth(_))), "{end:?}");
+}
+
+#[test]
 fn credentials_do_not_leave_an_unprotected_connection() {
     let login = |protection| Login::new(password("tim", "x"), protection, [0; 18]);
     for (protection, tls) in [

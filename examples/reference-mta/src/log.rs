@@ -56,6 +56,10 @@ impl Observer for Events {
             Event::Notified { id, about, to } => line!(info, %id, %about, %to, "notification queued"),
             Event::Unnotified { about } => line!(warn, %about, "nobody to notify"),
             Event::Feedback(told) => feedback(told),
+            Event::LoginRefused { account, user, status, until } => {
+                let (by, said) = (by(status), &status.diagnostic);
+                line!(error, account, user, by, %said, %until, "the smart host refused the account; its mail waits");
+            }
             Event::SpoolFailed { doing, error } => line!(error, doing, error, "the spool failed"),
             Event::Damaged { what } => line!(error, what, "a record is damaged and set aside"),
             Event::Loaded { messages, damaged } => line!(info, messages, damaged, "queue loaded"),

@@ -9,16 +9,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postwright_core::{DeliveryStatus, Domain, Envelope, Host, Outcome, Recipient, World};
+use postwright_core::{
+    DeliveryStatus, Diagnostic, Domain, EnhancedStatus, Envelope, Host, Outcome, Recipient, World,
+};
 use postwright_smtp_client::policy::Attempt;
 use postwright_smtp_client::{Connection, UnixConnector, Watch, is_lost, is_misfit};
 use postwright_smtp_proto::client::{Report, Timings, Transaction};
 
 use super::{Delivery, Key, Plan, Told, key};
+use crate::Event;
 use crate::exit::{ByExit, attempts_by};
 use crate::feedback::Trail;
 use crate::pace::{Departure, Exit, NotNow, Pace, Pass, Sent};
-use crate::routes::Via;
+use crate::routes::{RouteRule, Via};
 
 /// Ways out that are tried for one attempt.
 const EXITS: usize = 8;
@@ -55,7 +58,7 @@ impl Pacing<'_> {
 /// One message on its way to the servers of a plan.
 struct Trip<'a> {
     destination: &'a Host,
-    via: &'a Via,
+    rule: &'a RouteRule,
     plan: &'a Plan,
     transaction: Transaction,
     /// What its connections may be shared with.
@@ -113,7 +116,7 @@ impl Delivery {
     pub(super) async fn transfer(
         &self,
         destination: &Host,
-        via: &Via,
+        rule: &RouteRule,
         plan: &Plan,
         transaction: Transaction,
         gate: Option<&Pacing<'_>>,
@@ -128,12 +131,12 @@ impl Delivery {
             Passing { pace, departure, world: &self.world, gate }
         });
         let Some(passing) = &passing else {
-            let trip = Trip { destination, via, plan, transaction, way: Arc::default() };
+            let trip = Trip { destination, rule, plan, transaction, way: Arc::default() };
             return Ok(self.one(&trip, None, timings).await?.statuses);
         };
         let way = passing.pace.way(passing.departure);
         for transaction in passing.parts(transaction) {
-            let trip = Trip { destination, via, plan, transaction, way: way.clone() };
+            let trip = Trip { destination, rule, plan, transaction, way: way.clone() };
             match self.one(&trip, Some(passing), timings).await {
                 Ok(report) => passing.gate.so_far().statuses.extend(report.statuses),
                 // What is over is over; the recipients without a status have not been tried.
@@ -173,7 +176,7 @@ impl Delivery {
         passing: Option<&Passing<'_>>,
         timings: &mut Timings,
     ) -> Option<Report> {
-        let key = key(trip.destination, trip.via, attempt, &trip.way);
+        let key = key(trip.destination, trip.rule.via(), trip.plan, attempt, &trip.way);
         while let Some(mut connection) = self.pool.take(&key).await {
             if let Some(passing) = passing {
                 let (departure, exit) = (passing.departure, exit_of(&connection));
@@ -251,13 +254,15 @@ impl Delivery {
         paced: Option<(&Passing<'_>, Pass)>,
         timings: &mut Timings,
     ) -> Departed {
-        let Trip { destination, via, plan, transaction, .. } = trip;
+        let Trip { destination, rule, plan, transaction, .. } = trip;
         let exit = paced.as_ref().and_then(|(_, pass)| pass.exit.clone());
-        let mut client = match via {
+        let relays = self.relays.as_ref().unwrap_or(&self.client);
+        let mut client = match rule.via() {
+            Via::Mx => self.client.clone(),
             Via::LmtpSocket(path) => {
-                self.client.clone().with_connector(Arc::new(UnixConnector::new(path.clone())))
+                relays.clone().with_connector(Arc::new(UnixConnector::new(path.clone())))
             }
-            _ => self.client.clone(),
+            Via::SmartHost { .. } | Via::Lmtp { .. } => relays.clone(),
         };
         let mut by_exit = None;
         let mut attempts = plan.attempts.clone();
@@ -268,15 +273,16 @@ impl Delivery {
             attempts = attempts_by(exit, &attempts);
         }
         let told = match (&self.watch, destination) {
-            (Some(watch), Host::Domain(domain)) if **via == Via::Mx => {
+            (Some(watch), Host::Domain(domain)) if *rule.via() == Via::Mx => {
                 Some(Told { watch: &**watch, domain, found: &plan.found })
             }
             _ => None,
         };
         let watch = told.as_ref().map(|told| told as &dyn Watch);
         let sent = client.deliver_timed(&attempts, transaction.clone(), watch).await;
-        let (report, connection) = (sent.report, sent.connection);
+        let (mut report, connection) = (sent.report, sent.connection);
         *timings += sent.timings;
+        self.learn(trip, &mut report);
         if let (None, Some(fault)) = (&connection, by_exit.and_then(|by_exit| by_exit.fault())) {
             return Departed::Fault(fault);
         }
@@ -292,6 +298,24 @@ impl Delivery {
         Departed::Sent(report)
     }
 
+    /// What a new connection says about our configuration: that the account was refused, or that there is none. That is
+    /// no fault of the mail's, which waits; the operator is told.
+    fn learn(&self, trip: &Trip<'_>, report: &mut Report) {
+        if *trip.rule.via() != Via::Mx {
+            report.statuses.iter_mut().filter(|status| wants_login(status)).for_each(|status| {
+                status.outcome = Outcome::Delayed;
+                status.status = EnhancedStatus::known(4, 7, 0);
+            });
+        }
+        let Some((account, login)) = trip.rule.account().zip(trip.plan.login.as_ref()) else { return };
+        let now = self.world.clock.now();
+        if let (Some(until), Some(status)) = (account.learn(&login.id, report, now), report.statuses.first())
+        {
+            let (account, user) = (login.id.name(), login.id.user());
+            self.observers.tell(Event::LoginRefused { account, user, status, until });
+        }
+    }
+
     /// Keeps a connection for the next message, unless it had as many as its pass allows.
     async fn keep(&self, trip: &Trip<'_>, connection: Connection) {
         let most = connection.attached::<Pass>().and_then(|pass| pass.messages);
@@ -300,10 +324,19 @@ impl Delivery {
         }
         let target = connection.target();
         if let Some(attempt) = trip.plan.attempts.iter().find(|attempt| attempt.target == *target) {
-            let key = key(trip.destination, trip.via, attempt, &trip.way);
+            let key = key(trip.destination, trip.rule.via(), trip.plan, attempt, &trip.way);
             self.pool.put(&key, connection);
         }
     }
+}
+
+/// Whether a server wants a login or TLS before it takes mail from anybody (RFC 4954 6, RFC 3207 4).
+fn wants_login(status: &DeliveryStatus) -> bool {
+    let code = match &status.diagnostic {
+        Diagnostic::Smtp(reply) => reply.code().get(),
+        Diagnostic::Local(_) => return false,
+    };
+    status.outcome == Outcome::Failed && matches!(code, 530 | 534 | 535 | 538)
 }
 
 fn exit_of(connection: &Connection) -> Option<&Exit> {

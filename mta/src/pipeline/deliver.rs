@@ -97,8 +97,8 @@ async fn hand_over(
         options: entry.envelope.options.clone(),
     };
     let pacing = pacing(system, attempt, entry.size);
-    let via = dispatch::way(system, attempt)?;
-    let delivery = system.delivery.deliver(&attempt.lane.host, &via, envelope, body, pacing.as_ref());
+    let rule = dispatch::rule_of(system, attempt)?;
+    let delivery = system.delivery.deliver(&attempt.lane.host, &rule, envelope, body, pacing.as_ref());
     let ended = tokio::time::timeout(left, delivery).await;
     if let (Some(feedback), Some(pacing)) = (&system.feedback, &pacing)
         && let Some(trail) = pacing.so_far().trail.take()

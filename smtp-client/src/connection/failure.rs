@@ -52,6 +52,11 @@ impl ConnectError {
         ConnectError { remote, failure, tls: None, status: Box::new(status), timings: Timings::default() }
     }
 
+    /// Whether the server refused the account for good (RFC 4954 6): a fault of our configuration, not the mail's.
+    pub fn is_login_refused(&self) -> bool {
+        matches!(self.close_reason(), Some(CloseReason::Auth(why)) if why.starts_with('5'))
+    }
+
     /// Why the session ended, if the connection was open.
     pub fn close_reason(&self) -> Option<&CloseReason> {
         match &self.failure {

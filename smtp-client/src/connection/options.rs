@@ -69,6 +69,8 @@ pub struct Account {
     pub credentials: postwright_smtp_proto::sasl::client::Credentials,
     /// How well the connection must be protected first; verified TLS unless you say otherwise.
     pub protection: postwright_smtp_proto::client::Protection,
+    /// By which mechanisms alone; with none here, by the best that the server has.
+    pub mechanisms: Vec<postwright_smtp_proto::sasl::Mechanism>,
     /// Where nonces come from.
     pub entropy: Arc<dyn postwright_core::Entropy>,
 }
@@ -78,7 +80,9 @@ impl Account {
     pub(super) fn login(&self) -> postwright_smtp_proto::client::Login {
         let mut random = [0; 18];
         self.entropy.fill(&mut random);
-        postwright_smtp_proto::client::Login::new(self.credentials.clone(), self.protection, random)
+        let login =
+            postwright_smtp_proto::client::Login::new(self.credentials.clone(), self.protection, random);
+        login.only(self.mechanisms.iter().copied())
     }
 }
 

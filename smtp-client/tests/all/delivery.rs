@@ -221,6 +221,7 @@ async fn an_account_is_used_over_verified_tls_only() {
     options.account = Some(Account {
         credentials: Credentials::Password { user: "tim".into(), password: Secret::new("tanstaaftanstaaf") },
         protection: Protection::VerifiedTls,
+        mechanisms: Vec::new(),
         entropy: Arc::new(postwright_core::SeededEntropy::new(1)),
     });
     for (roots, expected) in [(vec![root], "Delivered 2.0.0 end-of-data"), (Vec::new(), "Delayed 4.7.8 auth")]

@@ -46,6 +46,7 @@ fn with(tokens: Arc<Tokens>) -> Options {
     options.account = Some(Account {
         credentials: Credentials::Token { user: "me@client.example".into(), token: Secret::new("") },
         protection: Protection::Clear,
+        mechanisms: Vec::new(),
         entropy: Arc::new(SeededEntropy::new(1)),
     });
     options.tokens = Some(tokens);
@@ -103,4 +104,31 @@ async fn after_535_there_is_one_more_try_with_a_new_token() {
     let server = Scripts::new(&[Some("S: 220 mx")], None);
     let report = client(&server, Vec::new()).deliver(&hosts(1), &with(tokens), transaction()).await;
     assert_eq!((shown(&report), server.left()), (vec!["Delayed 4.7.8 auth".to_owned()], 1));
+}
+
+/// RFC 4954 6: 535 is about the account and not about the server, so that a second server is not asked; after 454 it is.
+#[tokio::test(start_paused = true)]
+async fn a_password_that_is_refused_is_not_tried_at_every_server() {
+    let mut options = options();
+    options.account = Some(Account {
+        credentials: Credentials::Password { user: "me".into(), password: Secret::new("secret") },
+        protection: Protection::Clear,
+        mechanisms: Vec::new(),
+        entropy: Arc::new(SeededEntropy::new(1)),
+    });
+    let initial = base64::engine::general_purpose::STANDARD.encode("\0me\0secret");
+    let greet =
+        format!("S: 220 mx\nC: EHLO client.example\nS: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN {initial}\n");
+    for (answer, left) in [("535 5.7.8 no", 1), ("454 4.7.0 later", 0)] {
+        let script = format!("{greet}S: {answer}\n{QUIT}");
+        let server = Scripts::new(&[Some(&script), Some(&script)], None);
+        let report = client(&server, Vec::new()).deliver(&hosts(2), &options, transaction()).await;
+        assert_eq!(
+            (shown(&report), server.left()),
+            (vec!["Delayed 4.7.8 auth".to_owned()], left),
+            "{answer} {:?} {:?}",
+            report.statuses[0].diagnostic,
+            server.log()
+        );
+    }
 }

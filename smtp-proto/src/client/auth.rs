@@ -14,7 +14,7 @@ use postwright_core::{Phase, Reply};
 use super::report::CloseReason;
 use super::session::{Expect, Session};
 use crate::sasl::client::{Credentials, Exchange};
-use crate::sasl::{ChannelBinding, SaslError};
+use crate::sasl::{ChannelBinding, Mechanism, SaslError};
 
 /// Longest AUTH command with an initial response; RFC 4954 4 has a longer one sent without it.
 const COMMAND_MAX: usize = 512;
@@ -37,13 +37,26 @@ pub struct Login {
     credentials: Credentials,
     protection: Protection,
     random: [u8; 18],
+    /// Those that may be used; all of them if there are none.
+    mechanisms: Vec<Mechanism>,
     exchange: Option<Exchange>,
 }
 
 impl Login {
     /// Credentials for one session; `random` is 18 fresh random octets.
     pub fn new(credentials: Credentials, protection: Protection, random: [u8; 18]) -> Login {
-        Login { credentials, protection, random, exchange: None }
+        Login { credentials, protection, random, mechanisms: Vec::new(), exchange: None }
+    }
+
+    /// The same by one of these mechanisms and no other; of those that the server has, the best is taken.
+    #[must_use]
+    pub fn only(self, mechanisms: impl IntoIterator<Item = Mechanism>) -> Login {
+        Login { mechanisms: mechanisms.into_iter().collect(), ..self }
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        self.mechanisms.is_empty()
+            || Mechanism::from_name(name).is_some_and(|mechanism| self.mechanisms.contains(&mechanism))
     }
 }
 
@@ -76,7 +89,7 @@ impl Session {
             let why = "the connection is not protected as the credentials ask for";
             return self.close(CloseReason::Auth(why.into()));
         }
-        let offered = self.offer.auth.iter().map(|name| &**name);
+        let offered = self.offer.auth.iter().map(|name| &**name).filter(|name| login.allows(name));
         let Some(mechanism) = login.credentials.choose(offered, true, !bindings.is_empty()) else {
             let why = format!("no usable mechanism among {:?}", self.offer.auth);
             return self.close(CloseReason::Auth(why.into()));

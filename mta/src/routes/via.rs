@@ -1,21 +1,18 @@
-//! Where mail for a host goes: to its MX, to a smart host, or to a mail store over LMTP.
+//! Where mail goes: to its MX, to a smart host, or to a mail store over LMTP.
 //!
 //! Invariant: what a way writes as its name is read as the same way again, its level of TLS apart.
 //!
-//! Standards: RFC 2033 5.
+//! Standards: RFC 2033 5; RFC 8314 7.3 (port 465).
 //!
-//! Not here: the look-ups (smtp-client's `route`), retries.
+//! Not here: which mail takes it (rule.rs), the look-ups (smtp-client's `route`), retries.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use postwright_core::{Domain, Host};
+use postwright_core::Host;
 use postwright_smtp_client::policy::Level;
-use postwright_smtp_client::route::Rules;
-use postwright_smtp_client::site::Rule as Provider;
 
 /// How mail for one host travels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +39,35 @@ pub enum Via {
     },
     /// Over LMTP to a UNIX socket on this machine.
     LmtpSocket(PathBuf),
+}
+
+impl Via {
+    /// What is asked of TLS on the way, where the operator says so: not for [`Via::Mx`], and not for a socket, which
+    /// has none.
+    pub fn level(&self) -> Option<Level> {
+        match self {
+            Via::SmartHost { tls, .. } | Via::Lmtp { tls, .. } => Some(*tls),
+            Via::Mx | Via::LmtpSocket(_) => None,
+        }
+    }
+
+    /// The host that the operator names, if it is one.
+    pub fn host(&self) -> Option<&Host> {
+        match self {
+            Via::SmartHost { host, .. } | Via::Lmtp { host, .. } => Some(host),
+            Via::Mx | Via::LmtpSocket(_) => None,
+        }
+    }
+
+    /// Whether TLS begins with the first octet: at port 465, which is for nothing else (RFC 8314 7.3).
+    pub fn is_implicit_tls(&self) -> bool {
+        matches!(self, Via::SmartHost { port: 465, .. })
+    }
+
+    /// Whether it is this machine, by its address.
+    pub(crate) fn is_loopback(&self) -> bool {
+        matches!(self.host(), Some(Host::Literal(ip)) if ip.is_loopback())
+    }
 }
 
 /// As a site's name: the same for all domains that go this way.
@@ -113,59 +139,6 @@ fn host_and_port(text: &str) -> Result<(Host, u16), ViaError> {
     let (host, port) = text.rsplit_once(':').ok_or(ViaError::Unknown)?;
     let host = host.parse().map_err(|_| ViaError::Unknown)?;
     Ok((host, port.parse().map_err(|_| ViaError::Unknown)?))
-}
-
-/// The routes of a system.
-///
-/// ```
-/// use postwright::{Routes, Via};
-/// let routes = Routes::mx();
-/// assert_eq!(routes.via(&"example.org".parse()?), &Via::Mx);
-/// # Ok::<(), postwright::core::AddressError>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct Routes {
-    default: Via,
-    domains: BTreeMap<Domain, Via>,
-    /// What is asked of TLS to MX hosts where their domain publishes no policy: trying.
-    pub tls: Level,
-    /// The port of MX hosts: 25, unless the network says otherwise.
-    pub mx_port: u16,
-    /// What MX look-ups have to keep to.
-    pub rules: Rules,
-    /// Providers by where their mail hosts live: all domains of one are one site.
-    pub providers: Vec<Provider>,
-}
-
-impl Routes {
-    /// Everything by MX.
-    pub fn mx() -> Routes {
-        Routes {
-            default: Via::Mx,
-            domains: BTreeMap::new(),
-            tls: Level::default(),
-            mx_port: 25,
-            rules: Rules::default(),
-            providers: Vec::new(),
-        }
-    }
-
-    /// Everything to one host, with TLS if it offers it.
-    pub fn smart_host(host: Host, port: u16) -> Routes {
-        Routes { default: Via::SmartHost { host, port, tls: Level::Opportunistic }, ..Routes::mx() }
-    }
-
-    /// Sends mail for one domain another way.
-    #[must_use]
-    pub fn with_domain(mut self, domain: Domain, via: Via) -> Routes {
-        self.domains.insert(domain, via);
-        self
-    }
-
-    /// The way to a host.
-    pub fn via(&self, host: &Host) -> &Via {
-        host.domain().and_then(|domain| self.domains.get(domain)).unwrap_or(&self.default)
-    }
 }
 
 #[cfg(test)]
