@@ -38,6 +38,11 @@ impl Keys {
         })
     }
 
+    /// Whether all keys can be read and used, as at a start.
+    pub(crate) fn check(config: &Config, now: Timestamp) -> Result<(), Failure> {
+        Loaded::read(config, now).map(drop)
+    }
+
     /// What they do to messages: seal what strangers sent, sign what we originate.
     pub(crate) fn policies(&self) -> [Arc<dyn MessagePolicy>; 2] {
         let signing: Arc<dyn KeyStore> = self.signing.clone();
@@ -116,21 +121,22 @@ fn which(key: &DkimKey, now: Timestamp) -> Result<Option<(String, PathBuf)>, Fai
     Ok(file.key_file(selector).map(|file| (selector.to_string(), file)))
 }
 
-fn read_key(path: &Path) -> Result<SigningKey, Failure> {
-    let wrong = |what: &dyn std::fmt::Display| Failure::new(format!("{}: {what}", path.display()));
-    let file = std::fs::read(path).map_err(|error| wrong(&error))?;
-    SigningKey::read(Provider::ring(), &file).map_err(|error| wrong(&error))
+fn read_key(key: &str, path: &Path) -> Result<SigningKey, Failure> {
+    let file = std::fs::read(path).map_err(|error| Failure::file(key, path, &error))?;
+    let wrong = |error| Failure::new(format!("{key} {}: {error}", path.display()));
+    SigningKey::read(Provider::ring(), &file).map_err(wrong)
 }
 
 fn signer(domain: &Domain, selector: &str, path: &Path) -> Result<Signer, Failure> {
     let wrong =
         |what: &dyn std::fmt::Display| Failure::new(format!("[[dkim]] {domain}, {selector:?}: {what}"));
     let selector = selector.parse().map_err(|error| wrong(&error))?;
-    Signer::new(read_key(path)?, domain.clone(), selector).map_err(|error| wrong(&error))
+    Signer::new(read_key("dkim.key", path)?, domain.clone(), selector).map_err(|error| wrong(&error))
 }
 
 fn sealer(key: &ArcKey, authserv_id: &str) -> Result<Sealer, Failure> {
     let wrong = |what: &dyn std::fmt::Display| Failure::new(format!("[arc] {}: {what}", key.domain));
     let selector = key.selector.parse().map_err(|error| wrong(&error))?;
-    Sealer::new(read_key(&key.key)?, key.domain.clone(), selector, authserv_id).map_err(|error| wrong(&error))
+    Sealer::new(read_key("arc.key", &key.key)?, key.domain.clone(), selector, authserv_id)
+        .map_err(|error| wrong(&error))
 }

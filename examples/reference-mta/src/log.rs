@@ -29,28 +29,28 @@ impl Observer for Events {
             ($level:ident, $($field:tt)*) => { tracing::$level!(target: "postwright::mail", $($field)*) };
         }
         match event {
-            Event::Refused { peer, reply } => line!(info, %peer, %reply, "refused"),
+            Event::Refused { peer, reply } => line!(info, %peer, reply = reply.to_string(), "refused"),
             Event::Accepted { id, peer, reverse_path, recipients, octets } => {
-                line!(info, %id, peer = ?peer, from = %reverse_path, recipients, octets, "accepted");
+                line!(info, %id, peer = peer.map(display), from = %reverse_path, recipients, octets, "accepted");
             }
             Event::Delivered { id, recipient, status, after, attempts, timings } => {
                 let (by, tls, timings) = (by(status), tls(status), timings.map(display));
                 let remote_id = event.remote_id();
                 line!(
-                    info, %id, to = %recipient, by, tls, remote_id = remote_id.as_deref(), said = %status.diagnostic,
+                    info, %id, to = %recipient, by, tls, remote_id = remote_id.as_deref(), said = status.diagnostic.to_string(),
                     ?after, attempts, timings, "delivered"
                 );
             }
             Event::Deferred { id, recipient, status, next, timings } => {
                 let (by, tls, timings) = (by(status), tls(status), timings.map(display));
-                line!(info, %id, to = %recipient, by, tls, said = %status.diagnostic, %next, timings, "deferred");
+                line!(info, %id, to = %recipient, by, tls, said = status.diagnostic.to_string(), %next, timings, "deferred");
             }
             Event::Bounced { id, recipient, status, timings } => {
                 let (by, tls, timings) = (by(status), tls(status), timings.map(display));
-                line!(warn, %id, to = %recipient, by, tls, said = %status.diagnostic, timings, "bounced");
+                line!(warn, %id, to = %recipient, by, tls, said = status.diagnostic.to_string(), timings, "bounced");
             }
             Event::Expired { id, recipient, status } => {
-                line!(warn, %id, to = %recipient, said = %status.diagnostic, "expired");
+                line!(warn, %id, to = %recipient, said = status.diagnostic.to_string(), "expired");
             }
             Event::Cancelled { id, recipient } => line!(warn, %id, to = %recipient, "cancelled"),
             Event::Notified { id, about, to } => line!(info, %id, %about, %to, "notification queued"),

@@ -14,6 +14,7 @@ mod listener;
 mod log;
 mod outbound;
 mod pacing;
+mod preflight;
 mod reporting;
 mod rotation_file;
 mod shared_counts;

@@ -27,8 +27,10 @@ mod suppress;
 mod tlsrpt;
 mod warmup;
 
-use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
+use std::{fmt, io};
 
 use clap::Subcommand;
 
@@ -107,8 +109,13 @@ impl Command {
 }
 
 /// The shaping rules in a file.
-pub(crate) fn load_rules(file: &std::path::Path) -> Result<postwright_shaping::Rules, Failure> {
+pub(crate) fn load_rules(file: &Path) -> Result<postwright_shaping::Rules, Failure> {
     shaping::load(Some(file))
+}
+
+/// Answers from a zone file.
+pub(crate) fn load_zone(file: &Path) -> Result<std::sync::Arc<dyn postwright_core::Resolver>, Failure> {
+    dns::zone(file)
 }
 
 /// Bad input or a failed environment: one line that says where and what to do.
@@ -119,6 +126,31 @@ impl Failure {
     pub(crate) fn new(what: impl fmt::Display) -> Failure {
         // One line, whatever an error's text holds.
         Failure(what.to_string().replace(['\r', '\n'], " "))
+    }
+
+    /// A file that a key of the configuration names and that cannot be read.
+    pub(crate) fn file(key: &str, path: &Path, error: &io::Error) -> Failure {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "; correct the path, or make the file",
+            io::ErrorKind::PermissionDenied => "; let the account that runs this read it",
+            _ => "",
+        };
+        Failure::new(format!("{key} {}: {error}{advice}", path.display()))
+    }
+
+    /// An address that cannot be listened on.
+    pub(crate) fn listening(address: SocketAddr, error: &io::Error) -> Failure {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another program or another [[listen]] section has it, and `ss -ltnp` says which"
+            }
+            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
+            io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+                "; ports below 1024 take the capability CAP_NET_BIND_SERVICE (AmbientCapabilities= of a systemd unit)"
+            }
+            _ => "",
+        };
+        Failure::new(format!("cannot listen on {address}: {error}{advice}"))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::control::{Control, Desk};
 use crate::keys::Keys;
 use crate::listener::Listeners;
 use crate::pacing::Keeper;
-use crate::{log, outbound, signals};
+use crate::{log, outbound, preflight, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
 #[derive(Args)]
@@ -110,6 +110,7 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
         servers.push((server, socket, local));
     }
     let control = config.control.socket.as_deref().map(Control::open).transpose()?;
+    preflight::warnings(&config, clock.now()).iter().for_each(|warning| tracing::warn!("{warning}"));
     for (_, _, local) in &servers {
         output::text(&format!("listening on {local}\n"))?;
     }

@@ -51,7 +51,7 @@ impl Sink {
     }
 
     async fn serve(self) -> Result<ExitCode, Failure> {
-        let cannot = |error| Failure::new(format!("cannot listen on {}: {error}", self.listen));
+        let cannot = |error: std::io::Error| Failure::listening(self.listen, &error);
         let listener = TcpListener::bind(self.listen).await.map_err(cannot)?;
         let local = listener.local_addr().map_err(cannot)?;
         output::text(&format!("listening on {local}\n"))?;

@@ -8,7 +8,33 @@ const ALIKE: f64 = 0.7;
 pub(super) fn of_toml(error: &toml::de::Error, text: &str, shown: &str) -> Failure {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let line = text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count() + 1;
-    Failure::new(format!("{shown}:{line}: {}", with_suggestion(error.message())))
+    let what = with_suggestion(error.message());
+    let what = match (key_of(text, line), advice(&what)) {
+        (Some(key), Some(advice)) => format!("{key}: {what}; {advice}"),
+        (Some(key), None) if what == "duplicate key" => format!("{key} is there already; leave one out"),
+        _ => what,
+    };
+    Failure::new(format!("{shown}:{line}: {what}"))
+}
+
+/// The key, or the header of the section, that a line begins with.
+fn key_of(text: &str, line: usize) -> Option<&str> {
+    let line = text.lines().nth(line.checked_sub(1)?)?.trim();
+    let end = line.find(['=', ' ']).unwrap_or(line.len());
+    (!line.is_empty()).then(|| &line[..end])
+}
+
+/// What to write, where the parser only says what it wants.
+fn advice(what: &str) -> Option<&'static str> {
+    let (found, wanted) =
+        what.strip_prefix("invalid type: ").and_then(|what| what.split_once(", expected "))?;
+    Some(match wanted {
+        "a string" => "write it in quotes; sizes and times have a unit: \"64 KiB\", \"5m\"",
+        "a sequence" => "write it in brackets: [\"one\", \"two\"]",
+        "a boolean" => "write true or false, without quotes",
+        _ if found.starts_with("string") => "write it without quotes",
+        _ => "see docs/configuration.md",
+    })
 }
 
 /// The message, with the nearest valid name behind it where a name is unknown.

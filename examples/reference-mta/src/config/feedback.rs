@@ -29,7 +29,7 @@ impl Feedback {
 
 /// The keys of a file: its lines, without empty ones.
 pub(crate) fn keys(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
-    let text = read(path)?;
+    let text = read("feedback.keys", path)?;
     let keys: Vec<Vec<u8>> = text
         .lines()
         .map(str::trim)
@@ -38,7 +38,7 @@ pub(crate) fn keys(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
         .collect();
     if keys.is_empty() || keys.iter().any(|key| key.len() < 16) {
         let what = "wants one key a line, each of at least 16 characters";
-        return Err(Failure::new(format!("{}: {what}", path.display())));
+        return Err(Failure::new(format!("feedback.keys {}: {what}", path.display())));
     }
     Ok(keys)
 }
@@ -53,7 +53,7 @@ impl Recipients {
     /// Reads a file: one address or `@domain` a line; `#` begins a comment.
     pub(crate) fn load(path: &Path) -> Result<Recipients, Failure> {
         let mut found = Recipients { addresses: BTreeSet::new(), domains: BTreeSet::new() };
-        for (i, line) in read(path)?.lines().enumerate() {
+        for (i, line) in read("relay.recipients", path)?.lines().enumerate() {
             let line = line.split('#').next().unwrap_or("").trim();
             if line.is_empty() {
                 continue;
@@ -90,8 +90,8 @@ fn plain(mailbox: &Mailbox) -> String {
     format!("{}@{}", mailbox.local_unquoted(), mailbox.host()).to_lowercase()
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+fn read(key: &str, path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::file(key, path, &error))
 }
 
 #[cfg(test)]

@@ -234,6 +234,12 @@ pub(super) fn check(config: &Config, common: &toml::Table) -> Result<(), String>
         {
             return Err(format!("two [[listen]] sections have the address {}", listener.address));
         }
+        if let Some(other) = config.listen.iter().find(|other| covers(other, listener)) {
+            return Err(at(&format!(
+                "{} has this port on all addresses already; leave one out",
+                other.address
+            )));
+        }
         let limits = Limits::of(listener.role, common, &listener.limits).map_err(|what| at(&what))?;
         limits.check("limits").map_err(|what| at(&what))?;
         if listener.role == Role::Submission {
@@ -261,6 +267,17 @@ pub(super) fn check(config: &Config, common: &toml::Table) -> Result<(), String>
         }
     }
     check_guards(config)
+}
+
+/// Whether one listener takes the port of another, by listening on all addresses.
+fn covers(all: &Listener, one: &Listener) -> bool {
+    let family = all.address.is_ipv4() == one.address.is_ipv4() || (all.address.is_ipv6() && all.dual_stack);
+    all.address != one.address
+        && all.address.port() == one.address.port()
+        && one.address.port() != 0
+        && all.address.ip().is_unspecified()
+        && family
+        && !(all.reuse_port && one.reuse_port)
 }
 
 fn check_tls(tls: &Tls) -> Result<(), String> {

@@ -195,7 +195,13 @@ mod tests {
             ("hostnam = \"x\"", &["mta.toml:1", "hostnam", "hostname"][..]),
             ("hostname = \"x\"\n[spool]\npth = \"a\"", &["mta.toml:3", "pth", "path"]),
             ("hostname = \"-bad\"", &["mta.toml:1", "RFC 5321"]),
-            ("hostname = 7", &["mta.toml:1", "string"]),
+            ("hostname = 7", &["mta.toml:1: hostname: ", "string", "in quotes"]),
+            ("[spool]\nmin_free = 5", &["mta.toml:2: min_free: ", "64 KiB"]),
+            ("[relay]\ndomains = \"a.example\"", &["mta.toml:2: domains: ", "in brackets"]),
+            ("[greylist]\nenabled = \"yes\"", &["mta.toml:2: enabled: ", "true or false"]),
+            ("[delivery]\nconnections = \"9\"", &["mta.toml:2: connections: ", "without quotes"]),
+            ("hostname = \"a\"\nhostname = \"b\"", &["mta.toml:2: hostname is there already"]),
+            ("[relay]\n[dns]\n[relay]", &["mta.toml:3: [relay] is there already"]),
             ("hostname = \"x", &["mta.toml:1"]),
             ("[[listen]]\naddress = \"localhost\"", &["mta.toml:2", "127.0.0.1:2525"]),
             ("[[listen]]\naddress = \"127.0.0.1:25\"\nrole = \"relais\"", &["mta.toml:3", "relais", "relay"]),
@@ -284,6 +290,14 @@ mod tests {
             (
                 "[[listen]]\naddress = \"127.0.0.1:25\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
                 &["two [[listen]]"],
+            ),
+            (
+                "[[listen]]\naddress = \"127.0.0.1:25\"\n[[listen]]\naddress = \"0.0.0.0:25\"",
+                &["127.0.0.1:25", "0.0.0.0:25", "all addresses"],
+            ),
+            (
+                "[[listen]]\naddress = \"[::]:25\"\n[[listen]]\naddress = \"127.0.0.1:25\"",
+                &["127.0.0.1:25", "[::]:25", "all addresses"],
             ),
         ] {
             let said = complaint(text);

@@ -54,8 +54,19 @@ impl Control {
     /// Opens the socket, in the place of one that an earlier process left. The spool's lock sees to it that no other
     /// process still serves it.
     pub(crate) fn open(path: &Path) -> Result<Control, Failure> {
+        use std::os::unix::fs::FileTypeExt;
         let wrong = |error: io::Error| Failure::new(format!("control.socket {}: {error}", path.display()));
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let refused = |what: &str| Err(Failure::new(format!("control.socket {}: {what}", path.display())));
+        if !parent.is_dir() {
+            return refused("its folder does not exist; make it, for the account that runs this");
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return refused("another process answers there; give each MTA a socket of its own");
+        }
+        if std::fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
+            return refused("there is something that is no socket; move it away, or choose another path");
+        }
         // Made where nobody else can look, so that it never has other permissions than its own.
         let private = tempfile::Builder::new().prefix(".pw").tempdir_in(parent).map_err(wrong)?;
         let made = private.path().join("s");

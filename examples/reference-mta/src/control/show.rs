@@ -31,7 +31,7 @@ pub(super) fn status(desk: &Desk) -> Value {
                 Condition::Closed => "closed",
             },
             "free_octets": spool.free,
-            "last_sync_ms": spool.sync_latency.map(|span| span.as_secs_f64() * 1000.0),
+            "last_sync_ms": spool.sync_latency.map(|span| (span.as_secs_f64() * 1e6).round() / 1e3),
             "commits": spool.commits,
             "syncs": spool.syncs,
             "reopened": spool.reopened,

@@ -7,7 +7,7 @@
 
 mod door;
 mod settings;
-mod tls;
+pub(crate) mod tls;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ use tls::Chains;
 
 /// How often the greylist is written down.
 const TIDY: Duration = Duration::from_secs(300);
+/// The key of the configuration that names the accounts.
+const ACCOUNTS: &str = "accounts.file";
 
 /// All listeners, and what they share.
 pub(crate) struct Listeners {
@@ -54,7 +56,7 @@ impl Listeners {
             .map(|(accounts, decoy)| authenticator(config, accounts.clone(), *decoy, clock.clone(), entropy));
         let greylist = config.greylist.enabled.then(|| Arc::new(Greylist::new(&config.greylist)));
         if let (Some(list), Some(path)) = (&greylist, &config.greylist.file) {
-            list.load(path, clock.now()).map_err(|error| wrong(path, &error))?;
+            list.load(path, clock.now()).map_err(|error| wrong("greylist.file", path, &error))?;
         }
         let blocklist = |list| Blocklist::new(list, world.resolver.clone(), clock.clone());
         Ok(Listeners {
@@ -77,7 +79,7 @@ impl Listeners {
         budget: &postwright::core::Budget,
     ) -> Result<(Server<Door>, TcpListener), Failure> {
         let socket = Socket { share_port: listener.reuse_port, dual_stack: listener.dual_stack };
-        let cannot = |error| Failure::new(format!("cannot listen on {}: {error}", listener.address));
+        let cannot = |error: std::io::Error| Failure::listening(listener.address, &error);
         let socket = socket.listen(listener.address).map_err(cannot)?;
         let mut server = settings::server(&self.config, listener)?;
         server.budget = budget.clone();
@@ -104,8 +106,9 @@ impl Listeners {
             }
         }
         if let (Some(accounts), Some(path)) = (&self.accounts, &self.config.accounts.file) {
-            let read = std::fs::read_to_string(path).map_err(|error| wrong(path, &error));
-            match read.and_then(|text| accounts.replace(&text).map_err(|error| wrong(path, &error))) {
+            let read = std::fs::read_to_string(path).map_err(|error| Failure::file(ACCOUNTS, path, &error));
+            match read.and_then(|text| accounts.replace(&text).map_err(|error| wrong(ACCOUNTS, path, &error)))
+            {
                 Ok(()) => tracing::info!(users = accounts.users(), "accounts read again"),
                 Err(failure) => tracing::error!(%failure, "the old accounts stay in use"),
             }
@@ -134,15 +137,20 @@ impl Listeners {
     }
 }
 
-fn wrong(path: &Path, what: &dyn std::fmt::Display) -> Failure {
-    Failure::new(format!("{}: {what}", path.display()))
+fn wrong(key: &str, path: &Path, what: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("{key} {}: {what}", path.display()))
+}
+
+/// Whether a file of accounts can be read and used, as at a start.
+pub(crate) fn accounts(path: &Path) -> Result<(), Failure> {
+    read_accounts(path).map(drop)
 }
 
 /// The accounts of a file, and a secret for the salts of unknown users: made from its first credential, so that it
 /// is the same after a restart without being written anywhere.
 fn read_accounts(path: &Path) -> Result<(Arc<Accounts>, [u8; 32]), Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(path, &error))?;
-    let accounts = Accounts::parse(&text).map_err(|error| wrong(path, &error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::file(ACCOUNTS, path, &error))?;
+    let accounts = Accounts::parse(&text).map_err(|error| wrong(ACCOUNTS, path, &error))?;
     let first = text.lines().find(|line| line.contains(":SCRAM-") || line.contains(":$argon2"));
     let keys = ScramKeys::derive(Hash::Sha256, first.unwrap_or_default(), b"salts of unknown users", 4096);
     let mut decoy = [0; 32];

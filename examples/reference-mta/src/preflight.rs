@@ -1,0 +1,82 @@
+//! What a configuration needs outside of its own text: files that can be read and used, and what an operator should be
+//! told though nothing stops.
+//!
+//! Invariant: nothing is written, bound, opened or asked over the network; what [`check`] refuses `serve` refuses too, with the same
+//! words.
+//!
+//! Not here: the text itself (config), and what only a start can tell: ports, the spool's lock, neighbours.
+
+use std::path::Path;
+
+use postwright_core::Timestamp;
+
+use crate::commands::Failure;
+use crate::config::Config;
+use crate::config::feedback::{self, Recipients};
+use crate::keys::Keys;
+use crate::listener::{accounts, tls};
+
+/// Reads the files that `serve` would read.
+pub(crate) fn check(config: &Config, now: Timestamp) -> Result<(), Failure> {
+    for listener in &config.listen {
+        listener.tls.as_ref().map_or(Ok(()), tls::check)?;
+    }
+    config.accounts.file.as_deref().map_or(Ok(()), accounts)?;
+    config.relay.recipients.as_deref().map_or(Ok(()), |path| Recipients::load(path).map(drop))?;
+    config.feedback.keys.as_deref().map_or(Ok(()), |path| feedback::keys(path).map(drop))?;
+    config.delivery.shaping.as_deref().map_or(Ok(()), |path| crate::commands::load_rules(path).map(drop))?;
+    config.dns.zone.as_deref().map_or(Ok(()), |path| crate::commands::load_zone(path).map(drop))?;
+    Keys::check(config, now)
+}
+
+/// What works and is probably not meant.
+pub(crate) fn warnings(config: &Config, now: Timestamp) -> Vec<String> {
+    let mut found = Vec::new();
+    let is_public = |listener: &crate::config::Listener| !listener.address.ip().is_loopback();
+    if config.hostname.as_str() == "localhost" && config.listen.iter().any(is_public) {
+        found.push(
+            "hostname is localhost: others will not believe it; write the name that DNS has for this host"
+                .into(),
+        );
+    }
+    for tls in config.listen.iter().filter_map(|listener| listener.tls.as_ref()) {
+        found.extend(tls::warnings(tls, &config.hostname, now));
+    }
+    for (key, path) in secrets(config) {
+        if let Some(mode) = open_to_all(path) {
+            let shown = path.display();
+            found.push(format!(
+                "{key} {shown}: every user of this machine may read it (mode {mode:03o}); chmod o= {shown}"
+            ));
+        }
+    }
+    // A listener after the other may name the same files.
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|warning| seen.insert(warning.clone()));
+    found
+}
+
+/// What nobody else has any business with.
+fn secrets(config: &Config) -> Vec<(&'static str, &Path)> {
+    let tls = config.listen.iter().filter_map(|listener| listener.tls.as_ref());
+    let mut found: Vec<(&str, &Path)> = Vec::new();
+    for tls in tls {
+        found.push(("listen.tls.key", &tls.key));
+        found.extend(tls.more.iter().map(|more| ("listen.tls.more.key", more.key.as_path())));
+    }
+    found.extend(config.dkim.iter().filter_map(|dkim| Some(("dkim.key", dkim.key.as_deref()?))));
+    found.extend(config.arc.iter().map(|arc| ("arc.key", arc.key.as_path())));
+    found.extend(config.accounts.file.as_deref().map(|path| ("accounts.file", path)));
+    found.extend(config.feedback.keys.as_deref().map(|path| ("feedback.keys", path)));
+    if config.spool.postgres.is_none() {
+        found.push(("spool.path", &config.spool.path));
+    }
+    found
+}
+
+/// The permissions of a file or folder that those who are neither its owner nor of its group may read or change.
+fn open_to_all(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o006 != 0).then_some(mode)
+}
