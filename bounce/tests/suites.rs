@@ -51,6 +51,11 @@ impl Score {
         }
     }
 
+    /// The line that `cargo xtask test` collects.
+    fn tell(&self, suite: &str, why: &str) {
+        println!("cases: {suite} {} {} ({why})", self.total, self.misses.len());
+    }
+
     fn show(&self, name: &str) -> f64 {
         let share = 100.0 * self.right as f64 / self.total.max(1) as f64;
         println!("{name}: {} of {} ({share:.2}%)", self.right, self.total);
@@ -109,6 +114,7 @@ fn flufl() {
         }
     }
     println!("flufl, confusion (expected, got): {matrix:?}");
+    verdicts.tell("bounce/flufl", "judged in docs/bounce.md");
     let (found, verdicts, _) = (
         found.show("flufl recipients found (recall)"),
         verdicts.show("flufl permanence"),
@@ -171,6 +177,7 @@ fn sisimai() {
         reasons.add(hit.classification.category.row().sisimai == reason, tell);
     }
     println!("sisimai, confusion (expected, got): {matrix:?}");
+    verdicts.tell("bounce/sisimai", "judged in docs/bounce.md");
     let (found, verdicts) = (found.show("sisimai recipients found"), verdicts.show("sisimai hard"));
     if std::env::var_os("POSTWRIGHT_REASONS").is_some() {
         reasons.show("sisimai reasons");
@@ -185,6 +192,7 @@ fn sisimai() {
 fn notifications_of_rfc_3464() {
     let Some(folder) = suite("bounce/rfc3464") else { return };
     let classifier = Classifier::built_in();
+    let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "eml") {
@@ -197,14 +205,17 @@ fn notifications_of_rfc_3464() {
             );
             assert_eq!(report.kind, Kind::Dsn, "{}", path.display());
             assert!(!report.reports.is_empty());
+            count += 1;
         }
     }
+    println!("cases: bounce/rfc3464 {count} 0 ()");
 }
 
 #[test]
 fn complaints_of_rfc_5965() {
     let Some(folder) = suite("bounce/rfc5965") else { return };
     let classifier = Classifier::built_in();
+    let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let report = report(&path, &classifier);
@@ -217,5 +228,7 @@ fn complaints_of_rfc_5965() {
                 .iter()
                 .all(|one| one.classification.category == Category::Complaint && !one.classification.hard)
         );
+        count += 1;
     }
+    println!("cases: bounce/rfc5965 {count} 0 ()");
 }

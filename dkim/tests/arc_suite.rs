@@ -12,7 +12,7 @@ use common::{NOW, block_on, crlf, read};
 use postwright_core::{MemoryZone, Message, Record, Timestamp};
 use postwright_dkim::arc::{ArcResult, ChainValidation, Sealer, authentication_results};
 use postwright_dkim::{KeyKind, SignedFields, SigningKey};
-use postwright_testkit::{skip, suites};
+use postwright_testkit::{cases, skip, suites};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 
 fn text(node: &Yaml<'_>) -> String {
@@ -64,7 +64,7 @@ fn validate(message: &Message, zone: &MemoryZone) -> ArcResult {
 fn validation_suite() {
     let Some(dir) = suites::dir("arc") else { skip!("arc-validation", "no public suites") };
     let suite = String::from_utf8(read(&dir.join("arc-draft-validation-tests.yml"))).unwrap();
-    let (mut cases, mut wrong) = (0, Vec::new());
+    let (mut judged, mut wrong) = (0, Vec::new());
     for scenario in Yaml::load_from_str(&unique_keys(&suite)).unwrap() {
         let zone = zone(&scenario);
         for (name, case) in scenario.as_mapping_get("tests").unwrap().as_mapping().unwrap() {
@@ -76,7 +76,7 @@ fn validation_suite() {
                 "" => "fail".to_owned(),
                 other => other.to_lowercase(),
             };
-            cases += 1;
+            judged += 1;
             if result.cv.as_str() != expected {
                 wrong.push(format!("{}: {result:?}, expected {expected}", text(name)));
             }
@@ -84,7 +84,8 @@ fn validation_suite() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // 171 names, of which four stand for two cases each.
-    assert_eq!(cases, 175);
+    assert_eq!(judged, 175);
+    cases("arc-validation", judged, 0, "");
 }
 
 /// The value of a tag in a field that was folded.
@@ -104,7 +105,7 @@ fn words(text: &str) -> String {
 fn signing_suite() {
     let Some(dir) = suites::dir("arc") else { skip!("arc-signing", "no public suites") };
     let suite = String::from_utf8(read(&dir.join("arc-draft-sign-tests.yml"))).unwrap();
-    let mut cases = 0;
+    let mut sealed_cases = 0;
     for scenario in Yaml::load_from_str(&suite).unwrap() {
         let zone = zone(&scenario);
         let (key, _) = SigningKey::generate(common::provider(), KeyKind::Ed25519).unwrap();
@@ -125,7 +126,7 @@ fn signing_suite() {
             let at = Timestamp::from_secs(get(case, "t").parse().unwrap());
             let set = sealer.seal(&message, &chain, &results, at).unwrap();
             let (aar, ams, seal) = (get(case, "AAR"), get(case, "AMS"), get(case, "AS"));
-            cases += 1;
+            sealed_cases += 1;
             let Some(set) = set else {
                 assert!(seal.trim().is_empty(), "{name}: not sealed");
                 continue;
@@ -145,5 +146,6 @@ fn signing_suite() {
             assert_eq!(after.instances, chain.instances + 1, "{name}");
         }
     }
-    assert_eq!(cases, 17);
+    assert_eq!(sealed_cases, 17);
+    cases("arc-signing", sealed_cases, 0, "");
 }

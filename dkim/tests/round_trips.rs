@@ -22,7 +22,7 @@ use generate::Generator;
 use postwright_core::{MemoryZone, Message, Record, Timestamp};
 use postwright_dkim::arc::{ChainValidation, Sealer, authentication_results};
 use postwright_dkim::{CanonPair, Limits, SignOptions, Signer, SigningKey, Verifier, VerifyPolicy, sign_all};
-use postwright_testkit::{peers, skip, suites};
+use postwright_testkit::{cases, peers, skip, suites};
 use serde_json::{Value, json};
 
 const PAIRS: [&str; 4] = ["simple/simple", "simple/relaxed", "relaxed/simple", "relaxed/relaxed"];
@@ -138,6 +138,7 @@ fn dkimpy_verifies_what_we_sign() {
         assert_eq!(reply["pass"], true, "seed {seed}: {reply}\n{}", String::from_utf8_lossy(&mail));
         assert!(verify(&common::verifier(), &mail, &keys.zone)[0].is_pass(), "seed {seed}");
     }
+    cases("dkimpy-verifies", 700, 0, "");
 }
 
 #[test]
@@ -164,6 +165,7 @@ fn we_verify_what_dkimpy_signs() {
         let result = verify(&common::verifier(), &mail, &keys.zone).remove(0);
         assert!(result.is_pass(), "seed {seed}: {result:?}\n{}", String::from_utf8_lossy(&mail));
     }
+    cases("dkimpy-signs", 500, 0, "");
 }
 
 /// dkimpy seals with rsa-sha256 only.
@@ -216,6 +218,7 @@ fn chains_grow_by_turns() {
             assert_eq!(reply["cv"], "pass", "seed {seed} hop {hop}: {reply}\n{shown}");
         }
     }
+    cases("dkimpy-arc", 25 * 4, 0, "");
 }
 
 /// A folder of message files for OpenDKIM.
@@ -283,6 +286,7 @@ fn opendkim_verifies_what_we_sign() {
             );
         }
     }
+    cases("opendkim-verifies", 600, 0, "");
 }
 
 #[test]
@@ -294,7 +298,7 @@ fn we_verify_what_opendkim_signs() {
     let batch = Batch::new("sign");
     let rsa = batch.write("rsa.pem", &keys.rsa_pem);
     let ed25519 = batch.write("ed.pem", &keys.ed25519_pem);
-    let mut seeds = 0..;
+    let (mut seeds, mut verified) = (0.., 0);
     // OpenDKIM 2.11.0 signs Ed25519 with a simple header in a way that neither its own verifier nor dkimpy accepts.
     let relaxed_header = &PAIRS[2..];
     for (selector, file, algorithm, pairs) in
@@ -317,9 +321,11 @@ fn we_verify_what_opendkim_signs() {
                 let mail = [field.as_bytes(), message].concat();
                 let result = verify(&common::verifier(), &mail, &keys.zone).remove(0);
                 assert!(result.is_pass(), "{pair} {result:?}\n{}", String::from_utf8_lossy(&mail));
+                verified += 1;
             }
         }
     }
+    cases("opendkim-signs", verified, 0, "");
 }
 
 /// What `opendkim -t` printed behind the file's name: the field, folded with LF.
@@ -355,4 +361,5 @@ fn we_verify_what_opendkim_testmsg_signs() {
         let result = verify(&legacy, &mail, &keys.zone).remove(0);
         assert!(result.is_pass(), "seed {seed}: {result:?}\n{}", String::from_utf8_lossy(&mail));
     }
+    cases("opendkim-testmsg", 100, 0, "");
 }

@@ -189,4 +189,5 @@ async fn the_public_vectors_in_clear_and_in_tls() {
         found += 1;
     }
     assert_eq!(found, 17);
+    postwright_testkit::cases("smtp/smuggling-server", found, 0, "");
 }

@@ -231,4 +231,5 @@ fn authres_reads_ours() {
             "iprev|pass|None|policy.iprev=192.0.2.1",
         ]
     );
+    postwright_testkit::cases("authres", 5, 0, "");
 }

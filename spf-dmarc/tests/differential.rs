@@ -258,4 +258,6 @@ fn pyspf_agrees() {
     );
     // Every verdict must really have come up.
     assert!(seen.len() == 7 && seen.values().all(|count| *count > 20), "{seen:?}");
+    let why = "each by a sentence of RFC 7208 (tests/differential.rs)";
+    postwright_testkit::cases("pyspf", seen.values().sum(), reasons.values().sum(), why);
 }

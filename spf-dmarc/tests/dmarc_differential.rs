@@ -449,6 +449,9 @@ fn checkdmarc_agrees() {
     eprintln!("{reasons:#?}");
     assert!(wrong.is_empty(), "{}, the first: {}", wrong.len(), wrong[0]);
     assert!(reasons["the same"] > 500, "{reasons:?}");
+    let all: usize = reasons.values().sum();
+    let why = "each by a sentence of RFC 9989 (tests/dmarc_differential.rs)";
+    postwright_testkit::cases("checkdmarc", all, all - reasons["the same"], why);
 }
 
 fn show_authheaders(said: &Value) -> String {
@@ -500,4 +503,7 @@ fn authheaders_agrees() {
     eprintln!("{reasons:#?}");
     assert!(wrong.is_empty(), "{}, the first: {}", wrong.len(), wrong[0]);
     assert!(reasons["the same"] > 500, "{reasons:?}");
+    let all: usize = reasons.values().sum();
+    let why = "each by a sentence of RFC 7489 (tests/dmarc_differential.rs)";
+    postwright_testkit::cases("authheaders-dmarc", all, all - reasons["the same"], why);
 }

@@ -132,4 +132,5 @@ fn every_case_of_rfc_7208() {
     let (count, wrong) = run(&std::fs::read_to_string(dir.join("rfc7208-tests.yml")).unwrap());
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!(count, 203);
+    postwright_testkit::cases("spf-rfc7208", count, 0, "");
 }

@@ -56,6 +56,7 @@ fn every_aggregate_report_of_the_suite_is_read() {
         }
     }
     assert_eq!(count, 24);
+    postwright_testkit::cases("dmarc-reports/aggregate", count, 0, "");
     assert!(parse(&std::fs::read(dir.join("empty.xml")).unwrap(), &ReportLimits::default()).is_err());
 }
 
@@ -90,6 +91,7 @@ fn every_failure_report_of_the_suite_is_read() {
         }
     }
     assert_eq!(found.len(), 5);
+    postwright_testkit::cases("dmarc-reports/failure", found.len(), 0, "");
     for name in ["dmarc_ruf_report_linkedin.eml", "dmarc_ruf_report_linkedin.crlf.eml"] {
         assert_eq!(found[name], ("example.com".to_owned(), "10.10.10.10".to_owned()));
     }
@@ -136,6 +138,7 @@ for path in sys.argv[1:]:
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(agreed >= 15, "parsedmarc read only {agreed}");
+    postwright_testkit::cases("parsedmarc", agreed, 0, "");
 }
 
 fn name(text: &str) -> Name {

@@ -7,6 +7,7 @@
 //! | [`peers`] | finds independent programs and Python packages to run beside ours |
 //! | [`postgres`] | starts a PostgreSQL server of the test's own |
 //! | [`skip!`] | leaves a test by name, or fails it where nothing may be missing |
+//! | [`cases`] | says how much of a suite was run, and how much ends otherwise with us |
 //!
 //! ```no_run
 //! use postwright_testkit::{skip, suites};
@@ -33,7 +34,7 @@ pub mod postgres;
 mod skip;
 pub mod suites;
 
-pub use skip::{REQUIRE, announce};
+pub use skip::{REQUIRE, announce, cases};
 
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,15 @@
 //!
 //! Not here: running anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a test said of a suite of public data or of an independent implementation: `cases: SUITE RUN DEVIATING (why)`.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Cases {
+    pub(crate) run: usize,
+    pub(crate) deviating: usize,
+    pub(crate) why: String,
+}
 
 /// The tests of one suite: a test binary, or the doctests of one crate.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -15,6 +23,8 @@ pub(crate) struct Tally {
     pub(crate) skipped: usize,
     /// `SUITE (why)`, once each.
     pub(crate) reasons: BTreeSet<String>,
+    /// By the suite's name.
+    pub(crate) cases: BTreeMap<String, Cases>,
     /// The names of the failed tests.
     pub(crate) failures: BTreeSet<String>,
 }
@@ -37,6 +47,8 @@ impl Reader {
             self.tally.reasons.insert(reason.to_owned());
             // Without a section the line was not captured; then each reason stands for a test.
             self.announced.insert(self.section.clone().unwrap_or_else(|| reason.to_owned()));
+        } else if let Some((suite, cases)) = cases(line) {
+            self.tally.cases.insert(suite, cases);
         } else if let Some(rest) = line.strip_prefix("test result: ") {
             self.close(rest);
         } else if let Some(name) =
@@ -73,6 +85,13 @@ impl Reader {
     }
 }
 
+fn cases(line: &str) -> Option<(String, Cases)> {
+    let mut words = line.trim_start().strip_prefix("cases: ")?.splitn(4, ' ');
+    let (suite, run, deviating) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let why = words.next()?.strip_prefix('(')?.strip_suffix(')')?.to_owned();
+    Some((suite.to_owned(), Cases { run, deviating, why }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +126,18 @@ test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
         let tally = read(CLEAN, true);
         assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 0, 2));
         assert_eq!(tally.reasons.into_iter().collect::<Vec<_>>(), ["spf (no suites)"]);
+    }
+
+    #[test]
+    fn the_cases_of_a_suite_are_gathered() {
+        let text = "cases: pyspf 9000 12 (by RFC 7208 (5.4))\ncases: spf-rfc7208 203 0 ()\ncases: none\n";
+        let tally = read(&format!("{text}{CLEAN}"), true);
+        let shown: Vec<_> = tally
+            .cases
+            .iter()
+            .map(|(suite, it)| (suite.as_str(), it.run, it.deviating, it.why.as_str()))
+            .collect();
+        assert_eq!(shown, [("pyspf", 9000, 12, "by RFC 7208 (5.4)"), ("spf-rfc7208", 203, 0, "")]);
     }
 
     #[test]

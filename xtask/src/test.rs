@@ -18,6 +18,9 @@ use serde_json::Value;
 use crate::cli::{Outcome, Stopwatch, cargo};
 use crate::libtest::{Reader, Tally};
 
+/// How often a suite that takes long says that it lives.
+const WORD_EVERY: Duration = Duration::from_secs(30);
+
 /// How long one suite may run.
 const SUITE_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 
@@ -164,10 +167,13 @@ fn run_suite(name: &str, mut command: Command) -> Result<Suite, String> {
         tally.line(&line);
         kept.push(line);
     };
-    let mut hung = false;
+    let (mut hung, mut done, mut word_at) = (false, 0, WORD_EVERY);
     let status = loop {
         match received.recv_timeout(Duration::from_millis(50)) {
-            Ok(line) => take(line),
+            Ok(line) => {
+                done += usize::from(line.starts_with("test ") && line.contains(" ... "));
+                take(line);
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => break child.wait(),
             // A process that a test left behind may hold the pipe open: the suite's own end decides.
             Err(mpsc::RecvTimeoutError::Timeout) => match child.try_wait() {
@@ -175,6 +181,11 @@ fn run_suite(name: &str, mut command: Command) -> Result<Suite, String> {
                 Ok(Some(status)) => break Ok(status),
                 Err(error) => break Err(error),
             },
+        }
+        if watch.elapsed() > word_at {
+            print!("\n{:>8} {done} tests done after {:.0} s, and on", "", word_at.as_secs_f64());
+            let _ = std::io::stdout().flush();
+            word_at += WORD_EVERY;
         }
         if watch.elapsed() > SUITE_TIME_MAX && !hung {
             hung = child.kill().is_ok();
@@ -209,7 +220,9 @@ fn doctests(selection: &Selection) -> Result<Vec<Suite>, String> {
     let mut kept = Vec::new();
     for line in BufReader::new(reader).lines().map_while(Result::ok) {
         if let Some(name) = line.trim_start().strip_prefix("Doc-tests ") {
-            suites.push((format!("{}: doc", name.replace('_', "-")), Reader::default(), watch.elapsed()));
+            let name = format!("{}: doc", name.replace('_', "-"));
+            println!("[doc] {name}");
+            suites.push((name, Reader::default(), watch.elapsed()));
         } else if let Some((_, reader, _)) = suites.last_mut() {
             reader.line(&line);
         }
@@ -254,6 +267,7 @@ fn report(suites: &[Suite], time: Duration) -> Outcome {
         }
         (passed, failed, skipped) = (passed + ok, failed + bad, skipped + left);
     }
+    print!("{}", gathered(suites));
     let reasons = suites.iter().flat_map(|suite| suite.tally.reasons.iter().map(|why| (why, &suite.name)));
     let reasons: BTreeMap<_, _> = reasons.collect();
     if !reasons.is_empty() {
@@ -274,9 +288,52 @@ fn report(suites: &[Suite], time: Duration) -> Outcome {
     if failed == 0 { Ok(()) } else { Err(String::new()) }
 }
 
+/// The second table: what was judged by public data and by other implementations, and what was not, and why.
+fn gathered(suites: &[Suite]) -> String {
+    let row = |name: &str, run: &str, passed: &str, deviating: &str, why: &str| {
+        format!("{name:<32} {run:>7} {passed:>7} {deviating:>10}  {why}").trim_end().to_owned() + "\n"
+    };
+    let mut table = String::new();
+    let (mut run, mut deviating) = (0, 0);
+    // What is run twice, with one library and with another, stands here once.
+    let cases: BTreeMap<_, _> = suites.iter().flat_map(|suite| &suite.tally.cases).collect();
+    for (name, cases) in cases {
+        let passed = cases.run.saturating_sub(cases.deviating);
+        let numbers = [cases.run, passed, cases.deviating].map(|number| number.to_string());
+        table.push_str(&row(name, &numbers[0], &numbers[1], &numbers[2], &cases.why));
+        (run, deviating) = (run + cases.run, deviating + cases.deviating);
+    }
+    for reason in suites.iter().flat_map(|suite| &suite.tally.reasons) {
+        let (name, why) = reason.split_once(' ').unwrap_or((reason, ""));
+        table.push_str(&row(name, "-", "-", "-", &format!("skipped: {}", why.trim_matches(['(', ')']))));
+    }
+    if table.is_empty() {
+        return table;
+    }
+    let numbers = [run, run - deviating.min(run), deviating].map(|number| number.to_string());
+    let head = row("public data, other programs", "cases", "passed", "deviations", "why");
+    format!("\n{head}{table}{}", row("all", &numbers[0], &numbers[1], &numbers[2], ""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_of_public_suites_counts_deviations_and_skips() {
+        let mut reader = Reader::default();
+        reader.line("cases: pyspf 9000 12 (by rules)");
+        reader.line("skipped: redis (no redis-server)");
+        reader.line("test result: ok. 2 passed; 0 failed; 0 ignored");
+        let suite = Suite { name: "x".to_owned(), tally: reader.end(true), time: Duration::ZERO };
+        let table = gathered(&[suite]);
+        let rows: Vec<Vec<&str>> =
+            table.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["pyspf", "9000", "8988", "12", "by", "rules"]);
+        assert_eq!(rows[1], ["redis", "-", "-", "-", "skipped:", "no", "redis-server"]);
+        assert_eq!(rows[2], ["all", "9000", "8988", "12"]);
+        assert_eq!(gathered(&[]), "");
+    }
 
     #[test]
     fn package_ids_of_both_forms_are_read() {

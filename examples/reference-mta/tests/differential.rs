@@ -269,6 +269,8 @@ fn the_same_streams_through_us_and_through_postfix() {
         texts.iter().for_each(|text| eprintln!("  {text}"));
     }
     assert!(unlisted.is_empty(), "{} kinds of differences are not listed", unlisted.len());
+    let why = "each listed with its reason in docs/postfix.md";
+    postwright_testkit::cases("postfix-streams", streams.len(), differing.len(), why);
     let page = std::fs::read_to_string(postwright_testkit::workspace_root().join("docs/postfix.md")).unwrap();
     for (label, modes, may) in DIFFERENCES {
         let shown = modes.iter().all(|mode| seen.contains(&(*label, *may as u8, *mode)));

@@ -90,6 +90,8 @@ fn the_vectors_of_openssl_are_judged_as_rfc_7672_says() {
         matched += 1;
     }
     assert_eq!((matched, unusable), (34, 20));
+    let why = "PKIX usages are unusable for SMTP (RFC 7672 3.1.3); DANE-EE checks no name (3.1.1)";
+    postwright_testkit::cases("dane", matched + unusable, unusable + 1, why);
 }
 
 #[test]

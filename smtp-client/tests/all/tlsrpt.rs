@@ -65,6 +65,7 @@ fn reports_of_others_are_read() {
     let gzip = base64::engine::general_purpose::STANDARD.decode(data).unwrap();
     let report = Report::parse(&gzip, &Limits::default()).unwrap();
     assert_eq!(report.organization_name, "Google Inc.");
+    postwright_testkit::cases("dmarc-reports/smtp_tls", 4, 0, "");
 }
 
 #[test]
