@@ -63,6 +63,7 @@ pub struct Sums {
 
 /// The levels, in hundredths of a percent.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Levels {
     /// Bounces: warning and critical.
     pub bounce: (u64, u64),

@@ -253,6 +253,7 @@ impl Suppressions for MemorySuppressions {
 
 /// When bounces put an address on the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Thresholds {
     /// Soft bounces within [`Thresholds::window`] that make an entry.
     pub soft: usize,

@@ -38,12 +38,17 @@ async fn ask(resolver: &dyn Resolver, name: &str, kind: RecordKind) -> Result<An
     resolver.lookup(&name.parse().unwrap(), kind).await
 }
 
+fn with(change: impl FnOnce(&mut HickoryConfig)) -> HickoryConfig {
+    let mut config = HickoryConfig::default();
+    change(&mut config);
+    config
+}
+
 fn resolver(server: &Server) -> HickoryResolver {
-    let config = HickoryConfig {
-        servers: vec![server.address],
-        timeout: Duration::from_millis(400),
-        ..HickoryConfig::default()
-    };
+    let config = with(|config| {
+        config.servers = vec![server.address];
+        config.timeout = Duration::from_millis(400);
+    });
     HickoryResolver::new(&config).unwrap()
 }
 
@@ -149,14 +154,13 @@ async fn no_answer_is_an_error_and_never_an_absence() {
 #[tokio::test]
 async fn work_is_bounded() {
     let server = Server::start(Table::parse(ZONE)).await;
-    let config = HickoryConfig {
-        servers: vec![server.address],
-        timeout: Duration::from_secs(60),
-        deadline: Duration::from_millis(300),
-        in_flight_max: 1,
-        records_max: 1,
-        ..HickoryConfig::default()
-    };
+    let config = with(|config| {
+        config.servers = vec![server.address];
+        config.timeout = Duration::from_secs(60);
+        config.deadline = Duration::from_millis(300);
+        config.in_flight_max = 1;
+        config.records_max = 1;
+    });
     let dns = HickoryResolver::new(&config).unwrap();
     let answer = ask(&dns, "mx.example.org", RecordKind::A).await.unwrap();
     assert_eq!(answer.records().len(), 1, "two were sent");
@@ -180,22 +184,20 @@ async fn one_server_of_two_is_enough() {
     };
     for bad in [silent.local_addr().unwrap(), gone] {
         for servers in [vec![bad, good.address], vec![good.address, bad]] {
-            let config = HickoryConfig {
-                servers,
-                timeout: std::time::Duration::from_millis(300),
-                ..HickoryConfig::default()
-            };
+            let config = with(|config| {
+                config.servers = servers;
+                config.timeout = std::time::Duration::from_millis(300);
+            });
             let dns = HickoryResolver::new(&config).unwrap();
             let answer = ask(&dns, "example.org", RecordKind::Mx).await;
             assert!(answer.is_ok_and(|answer| !answer.records().is_empty()), "{config:?}");
         }
     }
     // With none left there is no answer, which is not the absence of one.
-    let config = HickoryConfig {
-        servers: vec![silent.local_addr().unwrap(), gone],
-        timeout: std::time::Duration::from_millis(300),
-        ..HickoryConfig::default()
-    };
+    let config = with(|config| {
+        config.servers = vec![silent.local_addr().unwrap(), gone];
+        config.timeout = std::time::Duration::from_millis(300);
+    });
     let dns = HickoryResolver::new(&config).unwrap();
     assert!(ask(&dns, "example.org", RecordKind::Mx).await.is_err());
 }
@@ -210,11 +212,10 @@ async fn dnssec_is_validated_from_the_trust_anchor_down() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), anchor).unwrap();
     let server = Server::start(table).await;
-    let config = HickoryConfig {
-        servers: vec![server.address],
-        trust_anchors: Some(file.path().to_owned()),
-        ..HickoryConfig::default()
-    };
+    let config = with(|config| {
+        config.servers = vec![server.address];
+        config.trust_anchors = Some(file.path().to_owned());
+    });
     let dns = HickoryResolver::new(&config).unwrap();
     for (owner, kind) in [
         ("_25._tcp.mx.example.org", RecordKind::Tlsa),
@@ -230,7 +231,8 @@ async fn dnssec_is_validated_from_the_trust_anchor_down() {
     assert_eq!((absent.found, absent.secure), (Found::NoName, true));
     assert_eq!(ask(&dns, "forged.test", RecordKind::A).await, Err(DnsError::Bogus));
     let unsigned = Server::start(Table::parse(ZONE)).await;
-    let config = HickoryConfig { servers: vec![unsigned.address], ..config };
+    let mut config = config;
+    config.servers = vec![unsigned.address];
     let stripped = HickoryResolver::new(&config).unwrap();
     let answer = ask(&stripped, "example.org", RecordKind::Mx).await;
     assert!(answer.is_err(), "signatures were stripped: {answer:?}");
@@ -238,9 +240,10 @@ async fn dnssec_is_validated_from_the_trust_anchor_down() {
 
 #[test]
 fn a_configuration_that_cannot_work_is_refused() {
-    let config =
-        HickoryConfig { trust_anchors: Some("/nonexistent/anchors".into()), ..HickoryConfig::default() };
-    let config = HickoryConfig { servers: vec!["127.0.0.1:53".parse().unwrap()], ..config };
+    let config = with(|config| {
+        config.trust_anchors = Some("/nonexistent/anchors".into());
+        config.servers = vec!["127.0.0.1:53".parse().unwrap()];
+    });
     let error = HickoryResolver::new(&config).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/anchors"), "{error}");
 }

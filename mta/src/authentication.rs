@@ -137,6 +137,7 @@ fn dkim_result(signature: &DkimResult) -> MethodResult {
 
 /// What is done about a message that its author domain's policy speaks against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Enforcement {
     /// The field tells, nothing more.
     #[default]

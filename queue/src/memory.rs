@@ -20,6 +20,7 @@ use crate::{Entry, SpoolId, body, check, codec};
 
 /// A fault that [`MemorySpool::inject`] plants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InjectedFault {
     /// The next commit but `after` is not written at all.
     Write {

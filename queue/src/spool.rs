@@ -241,6 +241,7 @@ impl Durability {
 
 /// Whether a spool takes mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Condition {
     /// It does.
     Healthy,
@@ -250,6 +251,24 @@ pub enum Condition {
     Recovering,
     /// It was closed.
     Closed,
+}
+
+impl Condition {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::Healthy => "healthy",
+            Condition::Full => "full",
+            Condition::Recovering => "recovering",
+            Condition::Closed => "closed",
+        }
+    }
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// How a spool is doing.

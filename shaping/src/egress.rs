@@ -37,6 +37,7 @@ impl Source {
 
 /// How a pool chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// By chance, in proportion to the weights.
     Weighted,

@@ -28,6 +28,7 @@ const SHARDS: usize = 16;
 
 /// How the shaper works; the rest is in the policy.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Settings {
     /// How long a connection's lease lasts without being renewed.
     pub lease: Duration,

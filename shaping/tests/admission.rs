@@ -108,7 +108,8 @@ fn dropping_a_message_permit_keeps_it_counted() {
 #[test]
 fn connections_come_back_on_every_way_out_and_when_their_lease_ends() {
     let policy = Policy::new().with(Layer::defaults().set(Kind::Concurrency, &[Bound::AtMost(2)]).unwrap());
-    let settings = Settings { lease: Duration::from_secs(60), ..Settings::default() };
+    let mut settings = Settings::default();
+    settings.lease = Duration::from_secs(60);
     let shaper = Shaper::with_settings(policy, Arc::new(MemoryTokenStore::new()), settings);
     let path = path("example.org");
     let open = |now| shaper.admit(&path, Ask::CONNECTION, now);
@@ -265,7 +266,8 @@ fn threads_that_race_for_several_limits_never_exceed_one() {
         .and_then(|l| l.set_by(Scope::GLOBAL, Kind::Messages, &[rate("1/h burst 1000")]))
         .and_then(|l| l.set(Kind::Concurrency, &[Bound::AtMost(5)]))
         .unwrap();
-    let settings = Settings { adapt: None, ..Settings::default() };
+    let mut settings = Settings::default();
+    settings.adapt = None;
     let shaper =
         Shaper::with_settings(Policy::new().with(layer), Arc::new(MemoryTokenStore::new()), settings);
     let open = std::sync::atomic::AtomicUsize::new(0);

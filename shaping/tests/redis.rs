@@ -91,8 +91,12 @@ impl Drop for Folder {
 
 fn node(socket: &FilePath, node: u32, nodes: u32, batch: u32, layer: &Layer) -> Shaper {
     let link = RedisLink::new(Address::Unix(socket.to_owned()), Duration::from_secs(5));
-    let settings = RedisSettings { batch, server_time: false, ..RedisSettings::for_node(node, nodes) };
-    let shaper = Settings { lease: Duration::from_secs(60), adapt: None };
+    let mut settings = RedisSettings::for_node(node, nodes);
+    settings.batch = batch;
+    settings.server_time = false;
+    let mut shaper = Settings::default();
+    shaper.lease = Duration::from_secs(60);
+    shaper.adapt = None;
     Shaper::with_settings(
         Policy::new().with(layer.clone()),
         Arc::new(RedisTokenStore::new(link, settings)),
@@ -275,8 +279,9 @@ fn the_servers_own_clock_works_as_well() {
     let link = RedisLink::new(Address::Unix(server.socket.clone()), Duration::from_secs(5));
     let store = RedisTokenStore::new(link, RedisSettings::for_node(0, 1));
     let policy = Policy::new().with(messages("2/d burst 2"));
-    let shaper =
-        Shaper::with_settings(policy, Arc::new(store), Settings { adapt: None, ..Settings::default() });
+    let mut settings = Settings::default();
+    settings.adapt = None;
+    let shaper = Shaper::with_settings(policy, Arc::new(store), settings);
     // Whatever we think the time is.
     assert!(shaper.admit(&path(), Ask::message(1), ms(0)).granted().is_some());
     assert!(shaper.admit(&path(), Ask::message(1), ms(999_999_999)).granted().is_some());

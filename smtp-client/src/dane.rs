@@ -177,6 +177,7 @@ fn strongest(records: Vec<Tlsa>) -> Vec<Tlsa> {
 
 /// Why a chain does not satisfy the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Mismatch {
     /// No certificate of the chain matches a record.
     #[error("no certificate matches a TLSA record")]

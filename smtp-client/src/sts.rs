@@ -187,6 +187,7 @@ pub trait Fetch: Send + Sync {
 
 /// Why a document was not fetched, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FetchError {
     /// The web server's certificate is bad.
     #[error("the web server's certificate is bad: {0}")]
@@ -250,6 +251,7 @@ impl Store for MemoryStore {
 
 /// Why a policy that DNS announces cannot be had, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Trouble {
     /// It cannot be fetched.
     #[error("{0}")]

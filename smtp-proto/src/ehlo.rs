@@ -59,6 +59,7 @@ pub struct Capabilities {
 
 /// The numbers of LIMITS (RFC 9422 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct PeerLimits {
     /// RCPTMAX: most recipients a transaction.
     pub recipients: Option<u32>,

@@ -14,6 +14,7 @@ use postwright_core::{EnhancedStatus, Reply, ReplyCode};
 
 /// How much of a reply is read before the peer is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReplyLimits {
     /// Longest line in octets, CRLF included. RFC 5321 4.5.3.1.5 says 512; real servers quote whole policies, so
     /// the default is 2,048, and core cuts the stored text at 506.

@@ -34,6 +34,7 @@ const ALIASES_MAX: usize = 16;
 
 /// What a [`HickoryResolver`] asks, and how long and how much it takes.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HickoryConfig {
     /// Who is asked. Empty: the servers of the system's configuration (`/etc/resolv.conf`); of that file nothing
     /// else is used.

@@ -67,7 +67,9 @@ pub(crate) fn open(config: &Config, world: &World) -> Result<Option<Opened>, Fai
     let (tokens, store) = counts(config, &saved, now)?;
     let mut adapt = AdaptSettings::default();
     adapt.rules.extend(rules.automation.iter().cloned());
-    let settings = Settings { lease: LEASE, adapt: Some(adapt) };
+    let mut settings = Settings::default();
+    settings.lease = LEASE;
+    settings.adapt = Some(adapt);
     let shaper = Arc::new(Shaper::with_settings(rules.policy.clone(), tokens, settings));
     shaper.set_warmups(rules.warmups.clone(), now);
     let restored = shaper.restore_warmups(&saved.warmups);

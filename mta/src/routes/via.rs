@@ -16,6 +16,7 @@ use postwright_smtp_client::policy::Level;
 
 /// How mail for one host travels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Via {
     /// To the hosts that its DNS names (RFC 5321 5.1).
     Mx,

@@ -103,6 +103,7 @@ pub enum AttemptResult {
 
 /// What a postponement applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Scope {
     /// Everything that goes to the same site: a rate limit, a site that is down.
     Site,
@@ -166,6 +167,7 @@ pub enum Effect {
 
 /// Why a message waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// It was never attempted and its turn comes now.
     Turn,
@@ -185,6 +187,37 @@ pub enum Reason {
     InFlight,
     /// What came of an attempt is being committed.
     Settling,
+}
+
+impl Reason {
+    /// Its word.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Reason::Turn => "turn",
+            Reason::NotYet => "not-yet",
+            Reason::Retry => "retry",
+            Reason::Suspended(_) => "suspended",
+            Reason::LanePostponed => "lane-postponed",
+            Reason::SitePostponed(_) => "site-postponed",
+            Reason::Routing => "routing",
+            Reason::InFlight => "in-flight",
+            Reason::Settling => "settling",
+        }
+    }
+
+    /// What was given as the reason, by the operator who suspended it or by the pace that postponed its site.
+    pub fn because(&self) -> Option<&str> {
+        match self {
+            Reason::Suspended(because) | Reason::SitePostponed(because) => Some(because),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Why some recipients of a message wait, and until when.

@@ -17,6 +17,7 @@ use crate::SpoolId;
 
 /// The time between attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Schedule {
     /// `first`, then each time `percent` of the one before, up to `longest`.
     Exponential {

@@ -41,6 +41,7 @@ pub const SUSPENSIONS_MAX: usize = 4096;
 
 /// What happened on a path, as the classification of replies has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Signal {
     /// A connection was accepted (greeting 220).
     Connected,
@@ -84,6 +85,7 @@ impl Signal {
 
 /// How adaptation works.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct AdaptSettings {
     /// Connections that a new path starts with; more are tried as they succeed.
     pub initial_connections: u32,

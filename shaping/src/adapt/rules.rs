@@ -31,6 +31,7 @@ pub struct Threshold {
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Action {
     /// Stop what agrees with the path in these dimensions: `Scope::SOURCE_SITE` for this path, or its tenant, its
     /// stream, its source.

@@ -43,6 +43,7 @@ const LEASE_POLL: Duration = Duration::from_millis(250);
 
 /// How the store works.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RedisSettings {
     /// Put before every key.
     pub prefix: Box<str>,

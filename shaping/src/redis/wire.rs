@@ -28,6 +28,7 @@ pub trait ScriptLink: Send {
 
 /// Where the server is.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Address {
     /// A TCP address.
     Tcp(SocketAddr),

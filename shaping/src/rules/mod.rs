@@ -80,6 +80,7 @@ use layout::PoolRule;
 
 /// What a rules file says.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Rules {
     /// The limits.
     pub policy: Policy,

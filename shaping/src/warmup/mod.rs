@@ -22,6 +22,7 @@ use crate::{Day, Zone};
 
 /// What happens to messages beyond the day's cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Overflow {
     /// They may leave by the next source of the pool.
     #[default]

@@ -14,6 +14,7 @@ use crate::calendar::{Day, DayError};
 
 /// What pauses a warm-up.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Alarms {
     /// Bounces, as a part of what was sent that day.
     pub bounces: f64,

@@ -127,13 +127,11 @@ pub(crate) async fn serve(dns: Dns, issued: &Issued) -> Zones {
     server.register_listener(tcp, Duration::from_secs(5), 4096);
     let anchor = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(anchor.path(), format!(". 3600 IN DNSKEY {root_public}\n")).unwrap();
-    let config = HickoryConfig {
-        servers: vec![address],
-        trust_anchors: Some(anchor.path().to_owned()),
-        timeout: Duration::from_millis(if dns == Dns::Timeout { 500 } else { 5000 }),
-        attempts: 1,
-        ..HickoryConfig::default()
-    };
+    let mut config = HickoryConfig::default();
+    config.servers = vec![address];
+    config.trust_anchors = Some(anchor.path().to_owned());
+    config.timeout = Duration::from_millis(if dns == Dns::Timeout { 500 } else { 5000 });
+    config.attempts = 1;
     Zones { resolver: HickoryResolver::new(&config).unwrap(), _server: server, _anchor: anchor }
 }
 

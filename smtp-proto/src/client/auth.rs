@@ -21,6 +21,7 @@ const COMMAND_MAX: usize = 512;
 
 /// How well the connection must be protected before credentials are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Protection {
     /// TLS with a verified certificate.
     #[default]

@@ -36,6 +36,7 @@ pub enum StartTls {
 
 /// Whether BDAT is used instead of DATA (RFC 3030).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Chunking {
     /// If it is offered: no end-of-data mark can be forged in a message that is counted out.
     #[default]
@@ -46,6 +47,7 @@ pub enum Chunking {
 
 /// What happens to a message with a bare CR, a bare LF or a NUL when it would have to go out behind DATA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum StrayLineEnds {
     /// Its recipients fail with 5.6.0: sending it as it is would let it smuggle (RFC 5321 2.3.8).
     #[default]
@@ -56,6 +58,7 @@ pub enum StrayLineEnds {
 
 /// What happens to a message with 8-bit octets when the server lacks 8BITMIME (RFC 6152).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum EightBit {
     /// Its recipients fail with 5.6.3.
     #[default]

@@ -37,11 +37,9 @@ impl DnsArgs {
     /// The resolver that the options ask for.
     pub(crate) fn resolver(&self) -> Result<Arc<dyn Resolver>, Failure> {
         let Some(path) = &self.zone else {
-            let config = HickoryConfig {
-                servers: self.resolver.clone(),
-                validate: self.dnssec,
-                ..HickoryConfig::default()
-            };
+            let mut config = HickoryConfig::default();
+            config.servers = self.resolver.clone();
+            config.validate = self.dnssec;
             let resolver = HickoryResolver::new(&config);
             return Ok(Arc::new(
                 resolver.map_err(|error| Failure::new(format!("{error} (--resolver IP:PORT)")))?,

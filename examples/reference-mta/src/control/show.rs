@@ -4,8 +4,8 @@
 
 use postwright::core::Timestamp;
 use postwright::feedback::FeedbackCounts;
-use postwright::queue::scheduler::{LaneView, Order, OrderKind, Reason, SiteView, Waiting};
-use postwright::queue::{Condition, Entry, Fate, Item, Progress};
+use postwright::queue::scheduler::{LaneView, Order, OrderKind, SiteView, Waiting};
+use postwright::queue::{Entry, Fate, Item, Progress};
 use postwright::shaping::{self, Change, Dimension};
 use serde_json::{Value, json};
 
@@ -24,12 +24,7 @@ pub(super) fn status(desk: &Desk) -> Value {
             "orders": desk.operator.orders().len(),
         },
         "spool": {
-            "condition": match spool.condition {
-                Condition::Healthy => "healthy",
-                Condition::Full => "full",
-                Condition::Recovering => "recovering",
-                Condition::Closed => "closed",
-            },
+            "condition": spool.condition.as_str(),
             "free_octets": spool.free,
             "last_sync_ms": spool.sync_latency.map(|span| (span.as_secs_f64() * 1e6).round() / 1e3),
             "commits": spool.commits,
@@ -202,22 +197,11 @@ fn recipient(mailbox: &str, progress: &Progress) -> Value {
 }
 
 pub(super) fn waiting(waiting: &Waiting) -> Value {
-    let (why, because) = match &waiting.reason {
-        Reason::Turn => ("turn", None),
-        Reason::NotYet => ("not-yet", None),
-        Reason::Retry => ("retry", None),
-        Reason::Suspended(because) => ("suspended", Some(&**because)),
-        Reason::LanePostponed => ("lane-postponed", None),
-        Reason::SitePostponed(because) => ("site-postponed", Some(&**because)),
-        Reason::Routing => ("routing", None),
-        Reason::InFlight => ("in-flight", None),
-        Reason::Settling => ("settling", None),
-    };
     json!({
         "destination": waiting.lane.host.to_string(),
         "recipients": waiting.recipients,
-        "why": why,
-        "because": because,
+        "why": waiting.reason.as_str(),
+        "because": waiting.reason.because(),
         "until": waiting.until.map(time),
         "expires": time(waiting.expires),
     })
