@@ -331,11 +331,11 @@ fn spf_check(data: &[u8]) {
     }
     let sender = format!("{}@d.test", text(lines.next().unwrap_or_default()));
     let query = spf::SpfQuery::mail_from([192, 0, 2, 1].into(), "h.test", &sender);
-    let plain = ready(spf::check(&zone, &query));
+    let plain = ready(spf::check(&query, &zone));
     // The record, ten more terms of at most eleven look-ups each, and the explanation.
     assert!(zone.lookups() <= 1 + 11 * 11 + 1, "{} look-ups", zone.lookups());
     assert!(plain.lookups <= 11 && plain.void_lookups <= 3);
-    let traced = ready(spf::check(&zone, &query.traced()));
+    let traced = ready(spf::check(&query.traced(), &zone));
     assert_eq!((traced.verdict, traced.explanation), (plain.verdict, plain.explanation));
 }
 
@@ -347,7 +347,7 @@ fn spf_macro(data: &[u8]) {
     zone.insert("d.test".parse().expect("a constant name"), Record::txt(&record));
     zone.insert("e.test".parse().expect("a constant name"), Record::txt(data));
     let query = spf::SpfQuery::mail_from([192, 0, 2, 1].into(), "h.test", "a.b-c+d@d.test");
-    let result = ready(spf::check(&zone, &query));
+    let result = ready(spf::check(&query, &zone));
     assert!(zone.lookups() <= 1 + 11 * 11 + 1, "{} look-ups", zone.lookups());
     if spf::Record::parse(record).is_err() {
         assert_eq!((result.verdict, zone.lookups()), (spf::Verdict::PermError, 1));

@@ -69,15 +69,15 @@ impl Findings {
     ) -> Findings {
         let Inspection { ip, hello, mail_from, authserv_id, now, sha1 } = inspection;
         let query = SpfQuery::mail_from(ip, hello, mail_from).at(now).receiver(authserv_id);
-        let spf = spf::check(resolver, &query).await;
+        let spf = spf::check(&query, resolver).await;
         let mut policy = VerifyPolicy::default();
         policy.sha1 = sha1;
         let verifier = Verifier::new(Provider::ring(), policy, DkimLimits::default());
         let dkim = verifier.verify(message, resolver, now).await;
         let arc = ArcVerifier::default().verify(message, resolver, now).await;
         let dmarc = adjust(dmarc_query(authors(message), &spf, &dkim));
-        let dmarc = dmarc::evaluate(resolver, &dmarc).await;
-        let iprev = iprev::check(resolver, ip, &Limits::default()).await;
+        let dmarc = dmarc::evaluate(&dmarc, resolver).await;
+        let iprev = iprev::check(ip, resolver, &Limits::default()).await;
         Findings { spf, dkim, arc, dmarc, iprev }
     }
 

@@ -88,7 +88,7 @@ mod tests {
             let id = SpoolId::new(now, &entropy);
             let to: Mailbox = "a@x.test".parse().unwrap();
             let envelope = Envelope::new(ReversePath::Null, [to]);
-            let entry = Entry::new(id, envelope, *size as u64, now, Duration::from_secs(60));
+            let entry = Entry::new(id, envelope, *size as u64, Duration::from_secs(60), now);
             let body = Message::from_bytes(vec![b'x'; *size]);
             spool.commit(vec![Change::Put { entry, body }]).await.unwrap();
             ids.push(id);

@@ -217,7 +217,7 @@ pub(crate) async fn read_orders(system: &System) -> Result<(), SpoolError> {
 /// revived; of a shared one what is due soon. What turns out to be done is removed.
 pub(crate) async fn claim(system: &System, want: Want) -> Result<usize, SpoolError> {
     let now = system.world.clock.now();
-    let claimed = system.spool.claim(now, want).await?;
+    let claimed = system.spool.claim(want, now).await?;
     let mut done = Vec::new();
     {
         let mut scheduler = system.scheduler();

@@ -69,7 +69,7 @@ pub(crate) async fn take_in(
     // Room in the queue, as long as it can still be refused.
     let slot = system.scheduler().reserve().map_err(|_| queue_full())?;
     let lifetime = system.settings.retry_policy().lifetime;
-    let mut entry = Entry::new(id, envelope.clone(), octets(&body), now, lifetime);
+    let mut entry = Entry::new(id, envelope.clone(), octets(&body), lifetime, now);
     system.classes.mark(&visit, &mut entry);
     if let (Some(feedback), true) = (&system.feedback, arrival.trusted) {
         feedback.mark(&mut entry);

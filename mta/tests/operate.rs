@@ -79,7 +79,7 @@ async fn a_job_is_cancelled() {
     let (mta, clock) = system(spool.clone());
     let now = clock.now();
     let id = SpoolId::new(now, &SeededEntropy::new(1));
-    let mut entry = Entry::new(id, envelope(), 0, now, Duration::from_secs(86_400));
+    let mut entry = Entry::new(id, envelope(), 0, Duration::from_secs(86_400), now);
     entry.metadata.insert("job".into(), b"june"[..].into());
     entry.progress[0].due = now + Duration::from_secs(3600);
     let body = Message::from_bytes(b"Subject: news\r\n\r\n".to_vec());

@@ -52,7 +52,7 @@ fn entry(number: u64) -> Entry {
     let id = SpoolId::new(NOW + Duration::from_millis(number / 100), &SeededEntropy::new(number));
     let from: Mailbox = "sender@example.org".parse().unwrap();
     let to = format!("user{number}@host{}.example", number % LANES).parse().unwrap();
-    Entry::new(id, Envelope::new(from, [to]), 1024, NOW, DAYS)
+    Entry::new(id, Envelope::new(from, [to]), 1024, DAYS, NOW)
 }
 
 fn delivered() -> DeliveryStatus {
@@ -149,7 +149,7 @@ fn churn(clock: &dyn Clock, operations: u64, octets: usize, durability: Durabili
     let mut found = 0;
     let want = Want { limit: 1000, horizon: DAYS };
     loop {
-        let claimed = block_on(spool.claim(NOW, want)).unwrap();
+        let claimed = block_on(spool.claim(want, NOW)).unwrap();
         if claimed.is_empty() {
             break;
         }
@@ -206,7 +206,7 @@ fn restart(clock: &dyn Clock, path: &Path, messages: u64) {
     let mut scheduler = Scheduler::new(SchedulerConfig::default(), Arc::new(SeededEntropy::new(1)));
     let (mut found, mut slowest, mut number) = (0, Duration::ZERO, messages);
     loop {
-        let claimed = block_on(spool.claim(NOW, Want { limit: 1000, horizon: DAYS })).unwrap();
+        let claimed = block_on(spool.claim(Want { limit: 1000, horizon: DAYS }, NOW)).unwrap();
         if claimed.is_empty() {
             break;
         }

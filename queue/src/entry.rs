@@ -131,7 +131,7 @@ impl Entry {
     /// A new entry: everything is due at once (or when RFC 4865 says so) and lives for `lifetime`.
     ///
     /// The lifetime of a message with HOLDFOR or HOLDUNTIL begins when it is released.
-    pub fn new(id: SpoolId, envelope: Envelope, size: u64, now: Timestamp, lifetime: Duration) -> Entry {
+    pub fn new(id: SpoolId, envelope: Envelope, size: u64, lifetime: Duration, now: Timestamp) -> Entry {
         let due = envelope.options.hold_until.map_or(now, |until| until.max(now));
         let progress = vec![Progress::due(due); envelope.recipients.len()];
         Entry {

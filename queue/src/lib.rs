@@ -17,7 +17,7 @@
 //! let from: Mailbox = "ann@example.org".parse()?;
 //! let envelope = Envelope::new(from, ["bob@example.net".parse()?]);
 //! let body = Message::from_bytes(&b"Subject: hello\r\n\r\nHi!\r\n"[..]);
-//! let entry = Entry::new(id, envelope, body.len() as u64, now, Duration::from_secs(5 * 86_400));
+//! let entry = Entry::new(id, envelope, body.len() as u64, Duration::from_secs(5 * 86_400), now);
 //!
 //! let claims = block_on(spool.commit(vec![Change::Put { entry, body }]))?; // durable: now say 250
 //! spool.crash();

@@ -423,7 +423,7 @@ impl Spool for MemorySpool {
         })
     }
 
-    fn claim(&self, _: Timestamp, want: Want) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
+    fn claim(&self, want: Want, _: Timestamp) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
         Box::pin(async move { self.lock().claim(want.limit) })
     }
 

@@ -47,7 +47,7 @@ pub trait Spool: Send + Sync {
     /// An exclusive spool hands out everything that was stored when it was opened, each once, oldest first.
     /// A shared one hands out what is due before `now + want.horizon` and is not leased, soonest first.
     /// Damaged records are quarantined and counted, not returned.
-    fn claim(&self, now: Timestamp, want: Want) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>>;
+    fn claim(&self, want: Want, now: Timestamp) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>>;
 
     /// Extends leases. Returns the claims that are lost: another node may work on those messages now, or they are
     /// gone. On an exclusive spool there is nothing to extend, and claims on messages that are gone are lost all the
@@ -300,7 +300,7 @@ mod tests {
         let control = Change::Control { key: "k".into(), value: None };
         assert_eq!(durability.for_changes(std::slice::from_ref(&control)), SyncLevel::Relaxed);
         let envelope = postwright_core::Envelope::new(postwright_core::ReversePath::Null, []);
-        let entry = Entry::new(SpoolId::MIN, envelope, 0, Timestamp::default(), Duration::ZERO);
+        let entry = Entry::new(SpoolId::MIN, envelope, 0, Duration::ZERO, Timestamp::default());
         let put = Change::Put { entry, body: Message::from_bytes(Bytes::new()) };
         assert_eq!(durability.for_changes(&[control, put]), SyncLevel::Power);
     }

@@ -136,7 +136,7 @@ fn settle(spool: &EmbeddedSpool) {
     assert!(matches!(settled, Ok(_) | Err(SpoolError::NotFound(_))), "{settled:?}");
     let now = sample(1).0.created;
     let want = postwright_queue::Want { limit: 10, horizon: std::time::Duration::ZERO };
-    let claimed = block_on(spool.claim(now, want)).unwrap();
+    let claimed = block_on(spool.claim(want, now)).unwrap();
     let known = usize::from(settled.is_ok()) + claimed.len();
     assert_eq!(known, 1, "the notification is in one pair of hands: {settled:?} {claimed:?}");
     say("settled", 2);

@@ -170,10 +170,10 @@ fn a_restart_hands_out_what_was_stored_and_not_what_came_since() {
     // New mail comes while the walk is under way, with ids on both sides of it.
     let want = Want { limit: 7, horizon: Duration::ZERO };
     let now = sample(0).0.created;
-    let mut claimed = block_on(spool.claim(now, want)).unwrap();
+    let mut claimed = block_on(spool.claim(want, now)).unwrap();
     (50..60).for_each(|number| drop(put(&spool, number).unwrap()));
     loop {
-        let mut more = block_on(spool.claim(now, want)).unwrap();
+        let mut more = block_on(spool.claim(want, now)).unwrap();
         if more.is_empty() {
             break;
         }

@@ -122,7 +122,7 @@ fn damage_is_reported_and_put_aside() {
     let reason = DamageReason::Entry(DecodeError::Checksum);
     let loaded = block_on(spool.load(id)).unwrap_err();
     assert_eq!(loaded, SpoolError::Damaged(Damage { id, reason: reason.clone(), quarantined: false }));
-    assert_eq!(block_on(spool.claim(sample(1).0.created, WANT)).unwrap().len(), 2);
+    assert_eq!(block_on(spool.claim(WANT, sample(1).0.created)).unwrap().len(), 2);
     assert_eq!(spool.health().quarantined, 1);
     let page = block_on(spool.scan(Scan::Messages { after: None, limit: 10 })).unwrap();
     assert_eq!(page.items.len(), 3);

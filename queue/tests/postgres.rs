@@ -112,13 +112,13 @@ fn leases_are_fenced_and_taken_over() {
         assert!(matches!(taken, Err(SpoolError::Locked(_))), "two processes with one name: {taken:?}");
         let (entry, body) = sample(1);
         let claims = one.commit(vec![Change::Put { entry: entry.clone(), body }]).await.unwrap();
-        assert!(two.claim(now(), WANT).await.unwrap().is_empty(), "it is leased");
+        assert!(two.claim(WANT, now()).await.unwrap().is_empty(), "it is leased");
         // Renewed, it stays leased; left alone, it is taken over.
         tokio::time::sleep(SHORT / 2).await;
         assert!(one.renew(&claims).await.unwrap().is_empty());
         let mut taken = Vec::new();
         for _ in 0..100 {
-            taken = two.claim(now(), WANT).await.unwrap();
+            taken = two.claim(WANT, now()).await.unwrap();
             if !taken.is_empty() {
                 break;
             }
@@ -145,7 +145,7 @@ fn leases_are_fenced_and_taken_over() {
         let changed = one.changed();
         two.commit(vec![Change::Release { claim: taken[0].claim }]).await.unwrap();
         tokio::time::timeout(Duration::from_secs(5), changed).await.expect("news of the release");
-        assert_eq!(one.claim(now(), WANT).await.unwrap().len(), 1);
+        assert_eq!(one.claim(WANT, now()).await.unwrap().len(), 1);
     });
 }
 
@@ -160,8 +160,8 @@ fn only_what_is_due_soon_is_claimed() {
         let claims = spool.commit(vec![Change::Put { entry: later, body }]).await.unwrap();
         spool.commit(vec![Change::Release { claim: claims[0] }]).await.unwrap();
         let soon = Want { limit: 10, horizon: Duration::from_secs(60) };
-        assert!(spool.claim(now(), soon).await.unwrap().is_empty());
-        assert_eq!(spool.claim(in_an_hour, soon).await.unwrap().len(), 1);
+        assert!(spool.claim(soon, now()).await.unwrap().is_empty());
+        assert_eq!(spool.claim(soon, in_an_hour).await.unwrap().len(), 1);
     });
 }
 
@@ -177,7 +177,7 @@ async fn work(
         lives += 1;
         let spool = server.node(name, SHORT).await;
         for batch in 0.. {
-            let claimed: Vec<Claimed> = spool.claim(now(), WANT).await.unwrap();
+            let claimed: Vec<Claimed> = spool.claim(WANT, now()).await.unwrap();
             idle = if claimed.is_empty() { idle + 1 } else { 0 };
             if idle > 20 {
                 return in_flight_at_death;
@@ -282,6 +282,6 @@ fn damage_is_put_aside() {
         assert_eq!(spool.health().quarantined, 1);
         drop(spool);
         let spool = server.node("one", LONG).await;
-        assert_eq!(spool.claim(now(), WANT).await.unwrap().len(), 2, "the others are fine");
+        assert_eq!(spool.claim(WANT, now()).await.unwrap().len(), 2, "the others are fine");
     });
 }

@@ -332,7 +332,7 @@ fn a_message_held_by_its_sender_waits_over_a_restart() {
     let mut entry = world.entry(&["a@one.example"]);
     let until = START + 20 * DAY;
     entry.envelope.options.hold_until = Some(until);
-    let mut held = postwright_queue::Entry::new(entry.id, entry.envelope, 1, START, 5 * DAY);
+    let mut held = postwright_queue::Entry::new(entry.id, entry.envelope, 1, 5 * DAY, START);
     held.tenant = "acme".into();
     let id = world.accept_entry(held);
     for restart in [false, true] {

@@ -80,14 +80,14 @@ pub fn is_enforced(record: &DmarcRecord) -> bool {
 
 /// Looks for the record of a message's author domain, then of its organizational domain. The selector is that of
 /// the message's `BIMI-Selector` field, or `default`.
-pub async fn discover(resolver: &dyn Resolver, dmarc: &DmarcResult, selector: &str) -> BimiResult {
+pub async fn discover(dmarc: &DmarcResult, selector: &str, resolver: &dyn Resolver) -> BimiResult {
     let (Some(author), Some(record)) = (&dmarc.author, &dmarc.record) else { return BimiResult::Skipped };
     if dmarc.verdict != Verdict::Pass || !is_enforced(record) {
         return BimiResult::Skipped;
     }
     let organization = dmarc.organizational_domain.iter().filter(|domain| *domain != author);
     for domain in std::iter::once(author).chain(organization) {
-        match lookup(resolver, domain, selector).await {
+        match lookup(domain, selector, resolver).await {
             Ok(None) => {}
             Ok(Some(record)) if record.is_declined() => return BimiResult::Declined,
             Ok(Some(record)) => return BimiResult::Offered(record),
@@ -99,9 +99,9 @@ pub async fn discover(resolver: &dyn Resolver, dmarc: &DmarcResult, selector: &s
 
 /// The one valid record of a domain under a selector.
 pub async fn lookup(
-    resolver: &dyn Resolver,
     domain: &Name,
     selector: &str,
+    resolver: &dyn Resolver,
 ) -> Result<Option<BimiRecord>, postwright_core::DnsError> {
     let Ok(name) = domain.prepend(&format!("{selector}._bimi")) else { return Ok(None) };
     let answer = resolver.lookup(&name, RecordKind::Txt).await?;

@@ -48,7 +48,7 @@ pub struct IprevResult {
 }
 
 /// Checks an address.
-pub async fn check(resolver: &dyn Resolver, ip: IpAddr, limits: &Limits) -> IprevResult {
+pub async fn check(ip: IpAddr, resolver: &dyn Resolver, limits: &Limits) -> IprevResult {
     let ip = ip.to_canonical();
     let kind = if ip.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
     let mut result = IprevResult { verdict: Verdict::TempError, ip, name: None };

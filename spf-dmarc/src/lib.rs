@@ -20,9 +20,9 @@
 //! _dmarc.example.org.  TXT "v=DMARC1; p=reject"
 //! "#)?;
 //! let query = SpfQuery::mail_from("192.0.2.7".parse()?, "mx.example.org", "joe@example.org");
-//! let spf = block_on(spf::check(&dns, &query));
+//! let spf = block_on(spf::check(&query, &dns));
 //! let query = DmarcQuery::new(Authors::parse("Joe <joe@example.org>")).spf(spf.authenticated());
-//! let dmarc = block_on(dmarc::evaluate(&dns, &query));
+//! let dmarc = block_on(dmarc::evaluate(&query, &dns));
 //! let field = AuthResults::new("mx.example.net").with(&spf).with(&dmarc).field();
 //! assert_eq!(
 //!     field.value(),

@@ -116,7 +116,7 @@ fn received_spf_holds_any_identity() {
     for sender in ["joe@example.net", "a\r\nBcc: x@example.net", "\"a)(b\\\"@example.net", "é@example.net"] {
         let query = SpfQuery::mail_from("192.0.2.1".parse().unwrap(), "h\r\n\r\nbody", sender)
             .receiver("mx.example.org");
-        let result = now(check(&zone, &query));
+        let result = now(check(&query, &zone));
         let field = result.received_spf(&query);
         assert!(field.value().starts_with("fail\r\n\t(mx.example.org: "), "{field}");
         assert!(field.value().contains("client-ip=192.0.2.1;"), "{field}");
@@ -140,7 +140,7 @@ fn iprev_goes_there_and_back() {
         ("192.0.2.4", "temperror", Some("c.example")),
         ("192.0.2.5", "permerror", None),
     ] {
-        let result = now(iprev::check(&zone, ip.parse().unwrap(), &Limits::default()));
+        let result = now(iprev::check(ip.parse().unwrap(), &zone, &Limits::default()));
         assert_eq!(result.verdict.to_string(), verdict, "{ip}");
         assert_eq!(result.name.map(|name| name.to_string()).as_deref(), name, "{ip}");
     }

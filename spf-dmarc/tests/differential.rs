@@ -234,7 +234,7 @@ fn pyspf_agrees() {
         assert_eq!(answers.len(), queries.len());
         for ([ip, helo, sender], answer) in queries.iter().zip(answers) {
             let query = SpfQuery::mail_from(ip.parse().unwrap(), helo, sender).traced();
-            let ours = now(check(&zone.memory, &query));
+            let ours = now(check(&query, &zone.memory));
             let theirs = answer[0].as_str().unwrap();
             *seen.entry(ours.verdict.to_string()).or_insert(0) += 1;
             if ours.verdict.to_string() == theirs {

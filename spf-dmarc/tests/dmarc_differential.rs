@@ -162,7 +162,7 @@ impl Dice {
 fn ask(world: &World, [author, spf, dkim]: &[String; 3], mode: Mode) -> DmarcResult {
     let some = |text: &String| (!text.is_empty()).then(|| name(text));
     let query = DmarcQuery::of(name(author)).mode(mode).spf(some(spf)).dkim(some(dkim));
-    now(evaluate(&world.zone, &query))
+    now(evaluate(&query, &world.zone))
 }
 
 /// RFC 9989 4.10 and 4.10.2 to the letter, by collecting all records first. `None` if a query failed.

@@ -17,7 +17,7 @@ fn name(text: &str) -> Name {
 fn verdict(zone: &MemoryZone) -> (SpfResult, usize) {
     let before = zone.lookups();
     let result =
-        now(check(zone, &SpfQuery::mail_from("192.0.2.1".parse().unwrap(), "helo.test", "x@d0.test")));
+        now(check(&SpfQuery::mail_from("192.0.2.1".parse().unwrap(), "helo.test", "x@d0.test"), zone));
     (result, zone.lookups() - before)
 }
 
@@ -129,7 +129,7 @@ fn names_of_255_octets_are_cut_from_the_left_or_match_nothing() {
     assert_eq!((result.verdict, asked), (Verdict::Fail, 1), "no such name can be asked for");
     let sender = format!("x@{}.test", "b.".repeat(200));
     let query = SpfQuery::mail_from("192.0.2.1".parse().unwrap(), "helo.test", &sender);
-    assert_eq!(now(check(&MemoryZone::new(), &query)).verdict, Verdict::None);
+    assert_eq!(now(check(&query, &MemoryZone::new())).verdict, Verdict::None);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn dmarc_asks_a_bounded_number_of_names_whatever_signs() {
     let deep: String = "x.".repeat(120);
     let signers = (0..10).map(|i| name(&format!("{deep}s{i}.test")));
     let query = DmarcQuery::of(name(&format!("{deep}author.test"))).dkim(signers);
-    let result = now(dmarc::evaluate(&zone, &query));
+    let result = now(dmarc::evaluate(&query, &zone));
     assert_eq!(result.verdict, dmarc::Verdict::Pass);
     // Eight for the author. The first signer needs those of its eight that the author's walk has not asked.
     assert!(zone.lookups() <= 16, "{}", zone.lookups());
@@ -193,7 +193,7 @@ fn a_match_ends_the_queries() {
     ] {
         let before = zone.lookups();
         let query = SpfQuery::mail_from(ip.parse().unwrap(), "helo.test", domain);
-        let result = now(check(&zone, &query));
+        let result = now(check(&query, &zone));
         assert_eq!(
             (result.verdict, zone.lookups() - before, result.lookups),
             (expected, asked, lookups),

@@ -104,7 +104,7 @@ fn run(yaml: &str) -> (usize, Vec<String>) {
             let (helo, sender) = (field("helo"), field("mailfrom"));
             let query = SpfQuery::mail_from(field("host").parse().unwrap(), &helo, &sender);
             let query = query.receiver("unknown").traced();
-            let result = now(check(&zone, &query));
+            let result = now(check(&query, &zone));
             let expected = get(test, "result").unwrap();
             let expected =
                 expected.as_vec().map_or_else(|| vec![text(expected)], |l| l.iter().map(text).collect());

@@ -153,8 +153,8 @@ fn from_evaluation_to_mail_and_back() {
     )
     .unwrap();
     let ip = "192.0.2.7".parse().unwrap();
-    let spf = now(spf::check(&zone, &SpfQuery::mail_from(ip, "mx", "x@example.com")));
-    let dmarc = now(dmarc::evaluate(&zone, &DmarcQuery::of(name("a.example.com"))));
+    let spf = now(spf::check(&SpfQuery::mail_from(ip, "mx", "x@example.com"), &zone));
+    let dmarc = now(dmarc::evaluate(&DmarcQuery::of(name("a.example.com")), &zone));
     let sighting = Sighting {
         ip,
         spf: &spf,
@@ -192,7 +192,7 @@ fn from_evaluation_to_mail_and_back() {
     assert_eq!(file_name(&report, &submitter), "mx.example.net!example.com!1700000000!1700086399!id1.xml.gz");
     let limits = ReportLimits::default();
     let to = ["d@example.com".parse().unwrap()];
-    let message = mail(&report, &submitter, &to, Timestamp::from_secs(1_700_090_000), 7, &limits).unwrap();
+    let message = mail(&report, &submitter, &to, 7, &limits, Timestamp::from_secs(1_700_090_000)).unwrap();
     let text = String::from_utf8(message.to_vec()).unwrap();
     assert!(text.contains(
         "Subject: Report Domain: example.com\r\n Submitter: mx.example.net\r\n Report-ID: <id1>\r\n"
@@ -201,7 +201,7 @@ fn from_evaluation_to_mail_and_back() {
     assert_eq!((&back.rows, &back.policy), (&report.rows, &report.policy));
     let mut tight = ReportLimits::default();
     tight.composed = 100;
-    assert!(mail(&report, &submitter, &to, Timestamp::from_secs(0), 7, &tight).is_err());
+    assert!(mail(&report, &submitter, &to, 7, &tight, Timestamp::from_secs(0)).is_err());
     assert_eq!(dmarc.policy, Some(Policy::Reject));
 }
 
@@ -227,7 +227,7 @@ fn strangers_get_reports_only_if_they_agree() {
           mailto:e@no.example.net,mailto:f@all.example,mailto:g@slow.example,https://x.example/",
     )
     .unwrap();
-    let found = now(destinations(&zone, &name("example.com"), &record.rua, Mode::Rfc9989));
+    let found = now(destinations(&name("example.com"), &record.rua, &zone, Mode::Rfc9989));
     let allowed: Vec<_> = found.iter().map(|d| d.allowed.ok()).collect();
     assert_eq!(allowed, [Some(true), Some(true), Some(true), Some(false), Some(false), Some(true), None]);
 }
@@ -244,7 +244,7 @@ fn a_host_that_agrees_may_name_another_mailbox_of_its_own() {
     .unwrap();
     let record = b"v=DMARC1; rua=mailto:old@one.example!5m,mailto:a@two.example,mailto:a@four.example";
     let record = DmarcRecord::parse(record).unwrap();
-    let found = now(destinations(&zone, &name("example.com"), &record.rua, Mode::Rfc9989));
+    let found = now(destinations(&name("example.com"), &record.rua, &zone, Mode::Rfc9989));
     let found: Vec<_> =
         found.iter().map(|d| (d.mailbox.to_string(), d.max_size, d.allowed.unwrap())).collect();
     assert_eq!(
@@ -264,9 +264,9 @@ fn the_scope_of_spf_is_always_mfrom() {
     let zone =
         MemoryZone::parse("_dmarc.example.com. TXT \"v=DMARC1; p=none; rua=mailto:d@example.com\"").unwrap();
     let ip = "192.0.2.7".parse().unwrap();
-    let spf = now(spf::check(&zone, &SpfQuery::mail_from(ip, "mx.example.com", "")));
+    let spf = now(spf::check(&SpfQuery::mail_from(ip, "mx.example.com", ""), &zone));
     let query = DmarcQuery::of(name("example.com")).dkim([name("example.com")]);
-    let dmarc = now(dmarc::evaluate(&zone, &query));
+    let dmarc = now(dmarc::evaluate(&query, &zone));
     let (dkim, reasons) = (Vec::new(), Vec::new());
     let (mode, applied) = (Mode::Rfc9989, Policy::None);
     let sighting =

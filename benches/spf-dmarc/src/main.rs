@@ -166,7 +166,7 @@ impl Bench {
         let authenticator = MessageAuthenticator::new(ResolverConfig::default(), ResolverOpts::default())
             .expect("a resolver that is never asked");
         let query = SpfQuery::mail_from([130, 211, 1, 1].into(), "mx.test", "joe@g.test");
-        let passed = now(spf::check(&zone, &query));
+        let passed = now(spf::check(&query, &zone));
         Bench { zone, text, parsed, authenticator, passed }
     }
 
@@ -178,7 +178,7 @@ impl Bench {
         };
         match who {
             Who::Ours => {
-                Found::Ours(now(spf::check(&self.zone, &SpfQuery::mail_from(ip, "mx.test", sender))))
+                Found::Ours(now(spf::check(&SpfQuery::mail_from(ip, "mx.test", sender), &self.zone)))
             }
             _ => {
                 let params = SpfParameters::verify_mail_from(ip, "mx.test", "host.test", sender);
@@ -197,7 +197,7 @@ impl Bench {
                 let from =
                     header::fields(MESSAGE).find(|field| field.is("From")).expect("a From field").text();
                 let query = DmarcQuery::new(Authors::parse(&from)).spf(spf.authenticated());
-                let result = now(dmarc::evaluate(&self.zone, &query));
+                let result = now(dmarc::evaluate(&query, &self.zone));
                 assert_eq!(result.verdict, dmarc::Verdict::Pass);
                 if write {
                     let field = AuthResults::new("mx.test").with(&spf).with(&result).field();

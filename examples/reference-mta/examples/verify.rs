@@ -26,13 +26,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let message = Message::from_bytes(octets.clone());
     let resolver = HickoryResolver::new(&HickoryConfig::default())?;
 
-    let spf = spf::check(&resolver, &SpfQuery::mail_from(ip.parse()?, helo, mail_from)).await;
+    let spf = spf::check(&SpfQuery::mail_from(ip.parse()?, helo, mail_from), &resolver).await;
     let dkim = Verifier::default().verify(&message, &resolver, SystemClock::new().now()).await;
     let signers = dkim.iter().filter(|result| result.is_pass()).filter_map(|result| result.domain.as_ref());
     let from: Vec<String> = header::fields(&octets).filter(|f| f.is("From")).map(|f| f.text()).collect();
     let authors = Authors::parse_all(from.iter().map(String::as_str));
     let query = DmarcQuery::new(authors).spf(spf.authenticated()).dkim(signers.map(Name::from));
-    let dmarc = dmarc::evaluate(&resolver, &query).await;
+    let dmarc = dmarc::evaluate(&query, &resolver).await;
 
     let mut results = AuthResults::new("mx.example.org").with(&spf);
     for signature in &dkim {

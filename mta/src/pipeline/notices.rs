@@ -85,7 +85,7 @@ fn compose(
         let Ok(Some(dsn)) = system.composer.compose(sender, original, fates, &dsn_id, now) else { continue };
         // Above its rate it waits, as durable as the others.
         let slot = system.storm.slot(sender, now);
-        let mut entry = Entry::new(id, dsn.envelope, octets(&dsn.message), slot, lifetime);
+        let mut entry = Entry::new(id, dsn.envelope, octets(&dsn.message), lifetime, slot);
         entry.created = now;
         notices.push(Notice { entry, body: dsn.message });
     }

@@ -19,10 +19,10 @@ pub(super) async fn send(reports: &Reports, mta: &Mta, batch: &Batch) -> Result<
         Err(_) => return Ok(0),
     };
     // The record is read again: its owner may have moved the mailbox since, or want no reports any more.
-    let record = dmarc::record(resolver, &domain).await.map_err(|error| error.to_string())?;
+    let record = dmarc::record(&domain, resolver).await.map_err(|error| error.to_string())?;
     let Some(record) = record.filter(|record| !record.rua.is_empty()) else { return Ok(0) };
     let mut allowed = Vec::new();
-    for destination in destinations(resolver, &domain, &record.rua, Mode::Rfc9989).await {
+    for destination in destinations(&domain, &record.rua, resolver, Mode::Rfc9989).await {
         match destination.allowed {
             Ok(true) => allowed.push(destination),
             Ok(false) => tracing::info!(%domain, to = %destination.mailbox, "does not want reports"),
@@ -65,7 +65,7 @@ fn compose(
     let settings = &reports.settings;
     let submitter = Submitter { domain: Name::from(&settings.submitter), from: settings.from.clone() };
     let now = reports.world.clock.now();
-    let write = |to: &[Mailbox]| mail(report, &submitter, to, now, fingerprint(report), &settings.limits);
+    let write = |to: &[Mailbox]| mail(report, &submitter, to, fingerprint(report), &settings.limits, now);
     let all: Vec<Mailbox> = allowed.iter().map(|destination| destination.mailbox.clone()).collect();
     let message = write(&all)?;
     let size: u64 = message.chunks().map(|chunk| u64::try_from(chunk.len()).unwrap_or(u64::MAX)).sum();

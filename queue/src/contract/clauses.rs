@@ -35,7 +35,7 @@ async fn claim_all(spool: &dyn Spool) -> Vec<crate::Claimed> {
     let want = Want { limit: 7, horizon: Duration::from_secs(400 * 86_400) };
     loop {
         let now = Timestamp::from_secs(1_800_000_000);
-        let mut claimed = spool.claim(now, want).await.expect("claiming succeeds");
+        let mut claimed = spool.claim(want, now).await.expect("claiming succeeds");
         assert!(claimed.len() <= want.limit, "a claim keeps to its limit");
         if claimed.is_empty() {
             return all;

@@ -85,7 +85,7 @@ fn sized(number: u64, now: Timestamp, body: Message) -> (Entry, Message) {
     };
     let from: postwright_core::Mailbox = from;
     let envelope = Envelope::new(from, [to, other]);
-    let entry = Entry::new(id, envelope, body.len() as u64, now, Duration::from_secs(5 * 86_400));
+    let entry = Entry::new(id, envelope, body.len() as u64, Duration::from_secs(5 * 86_400), now);
     (entry, body)
 }
 

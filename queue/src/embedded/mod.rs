@@ -262,7 +262,7 @@ impl Spool for EmbeddedSpool {
         })
     }
 
-    fn claim(&self, _: Timestamp, want: Want) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
+    fn claim(&self, want: Want, _: Timestamp) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
         Box::pin(async move {
             let limit = want.limit;
             let walk = move |shared: &Shared, store: &Store| {

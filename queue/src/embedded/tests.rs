@@ -48,7 +48,7 @@ fn check_damage(path: &Path, is_expected: impl Fn(&DamageReason) -> bool) {
     assert_eq!(page.items.len(), 3);
     assert!(matches!(&page.items[1], Item::Damaged(Damage { quarantined: true, .. })));
     let want = Want { limit: 10, horizon: Duration::ZERO };
-    assert_eq!(block_on(spool.claim(Timestamp::default(), want)).unwrap().len(), 2);
+    assert_eq!(block_on(spool.claim(want, Timestamp::default())).unwrap().len(), 2);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn leftovers_of_unknown_kinds_hurt_nobody() {
     std::fs::write(directory.path().join("left.tmp"), b"over").unwrap();
     let spool = EmbeddedSpool::open(options(directory.path())).unwrap();
     let want = Want { limit: 10, horizon: Duration::ZERO };
-    assert_eq!(block_on(spool.claim(Timestamp::default(), want)).unwrap().len(), 3);
+    assert_eq!(block_on(spool.claim(want, Timestamp::default())).unwrap().len(), 3);
 }
 
 #[test]

@@ -237,12 +237,12 @@ impl Spool for PostgresSpool {
         })
     }
 
-    fn claim(&self, now: Timestamp, want: Want) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
+    fn claim(&self, want: Want, now: Timestamp) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
         Box::pin(async move {
             let (claimed, damaged) = self
                 .timed(async {
                     let lent = self.pool.lend().await?;
-                    let result = work::claim(&lent.client, &self.options, now, want).await?;
+                    let result = work::claim(&lent.client, &self.options, want, now).await?;
                     lent.give_back();
                     Ok(result)
                 })

@@ -160,8 +160,8 @@ fn id_of(row: &Row) -> SpoolId {
 pub(super) async fn claim(
     client: &Client,
     options: &PostgresOptions,
-    now: Timestamp,
     want: Want,
+    now: Timestamp,
 ) -> Result<(Vec<Claimed>, Vec<Damage>), SpoolError> {
     let sql = "WITH free AS (
                    SELECT id FROM postwright_message

@@ -63,7 +63,7 @@ impl World {
         let from: Mailbox = "sender@example.org".parse().unwrap();
         let envelope = Envelope::new(ReversePath::from(from), mailboxes);
         let lifetime = self.config.policies.default.lifetime;
-        Entry::new(id, envelope, 100, self.now, lifetime)
+        Entry::new(id, envelope, 100, lifetime, self.now)
     }
 
     pub(crate) fn accept_entry(&mut self, entry: Entry) -> SpoolId {

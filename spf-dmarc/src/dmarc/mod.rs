@@ -229,25 +229,25 @@ pub struct DmarcResult {
 /// # }
 /// let zone = MemoryZone::parse("_dmarc.example.org. TXT \"v=DMARC1; p=reject; sp=quarantine\"")?;
 /// let query = DmarcQuery::of("news.example.org".parse()?).dkim(["mail.example.org".parse()?]);
-/// assert_eq!(block_on(evaluate(&zone, &query)).verdict, Verdict::Pass);
-/// let unsigned = block_on(evaluate(&zone, &DmarcQuery::of("news.example.org".parse()?)));
+/// assert_eq!(block_on(evaluate(&query, &zone)).verdict, Verdict::Pass);
+/// let unsigned = block_on(evaluate(&DmarcQuery::of("news.example.org".parse()?), &zone));
 /// assert_eq!((unsigned.verdict, unsigned.disposition), (Verdict::Fail, Policy::Quarantine));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub async fn evaluate(resolver: &dyn Resolver, query: &DmarcQuery) -> DmarcResult {
+pub async fn evaluate(query: &DmarcQuery, resolver: &dyn Resolver) -> DmarcResult {
     evaluate::run(resolver, query).await
 }
 
 /// The one valid record that is published for exactly this domain, if there is one.
-pub async fn record(resolver: &dyn Resolver, domain: &Name) -> Result<Option<DmarcRecord>, DnsError> {
+pub async fn record(domain: &Name, resolver: &dyn Resolver) -> Result<Option<DmarcRecord>, DnsError> {
     let mut finder = discover::Finder::new(resolver, Mode::default());
     finder.record(domain).await.map(Option::<&DmarcRecord>::cloned)
 }
 
 /// The organizational domain of a domain, by the tree walk of RFC 9989 4.10 or the public suffix list.
 pub async fn organizational_domain(
-    resolver: &dyn Resolver,
     domain: &Name,
+    resolver: &dyn Resolver,
     mode: Mode,
 ) -> Result<Name, DnsError> {
     let mut finder = discover::Finder::new(resolver, mode);

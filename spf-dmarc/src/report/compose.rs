@@ -154,9 +154,9 @@ pub fn mail(
     report: &AggregateReport,
     submitter: &Submitter,
     to: &[Mailbox],
-    now: Timestamp,
     unique: u64,
     limits: &ReportLimits,
+    now: Timestamp,
 ) -> Result<Message, ComposeError> {
     let packed = gzip(&xml(report), limits)?;
     let name = file_name(report, submitter);

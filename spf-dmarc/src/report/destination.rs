@@ -26,9 +26,9 @@ const DESTINATIONS_MAX: usize = 10;
 /// The mailboxes that the `rua` (or `ruf`) of a record names, and whether each may have reports. A host that agrees
 /// may name other mailboxes of its own in their place (RFC 9990 4, step 9); then those are given.
 pub async fn destinations(
-    resolver: &dyn Resolver,
     policy_domain: &Name,
     uris: &[ReportUri],
+    resolver: &dyn Resolver,
     mode: Mode,
 ) -> Vec<Destination> {
     let mut found: Vec<Destination> = Vec::new();
@@ -75,8 +75,8 @@ async fn consent(
     if host == policy_domain {
         return Ok(Consent::Yes);
     }
-    let home = organizational_domain(resolver, policy_domain, mode).await?;
-    if host.is_within(&home) && organizational_domain(resolver, host, mode).await? == home {
+    let home = organizational_domain(policy_domain, resolver, mode).await?;
+    if host.is_within(&home) && organizational_domain(host, resolver, mode).await? == home {
         return Ok(Consent::Yes);
     }
     let Ok(name) = host.prepend(&format!("{policy_domain}._report._dmarc")) else { return Ok(Consent::No) };

@@ -222,11 +222,11 @@ impl SpfResult {
 /// # }
 /// let zone = MemoryZone::parse("example.org. TXT \"v=spf1 ip4:192.0.2.0/24 -all\"")?;
 /// let query = SpfQuery::mail_from("192.0.2.1".parse()?, "mx.example.org", "joe@example.org");
-/// let result = block_on(check(&zone, &query));
+/// let result = block_on(check(&query, &zone));
 /// assert_eq!(result.verdict, Verdict::Pass);
 /// assert_eq!(result.matched.as_deref(), Some("ip4:192.0.2.0/24"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub async fn check(resolver: &dyn Resolver, query: &SpfQuery<'_>) -> SpfResult {
+pub async fn check(query: &SpfQuery<'_>, resolver: &dyn Resolver) -> SpfResult {
     check::run(resolver, query).await
 }

@@ -79,7 +79,7 @@ impl Dmarc {
         let query = check.options.apply(DmarcQuery::new(authors));
         let query = query.spf(check.spf_domain.as_deref().and_then(name));
         let query = query.dkim(check.dkim_domain.iter().filter_map(|domain| name(domain)));
-        let result = block_on(dmarc::evaluate(&*resolver, &query))?;
+        let result = block_on(dmarc::evaluate(&query, &*resolver))?;
         output::json(&show(&result))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -159,7 +159,7 @@ impl Examination<'_> {
     async fn check_spf(&self, ip: IpAddr, limits: Limits) -> SpfResult {
         let sender = format!("postmaster@{}", self.domain);
         let query = SpfQuery::mail_from(ip, self.domain.as_str(), &sender).limits(limits);
-        spf::check(self.resolver, &query).await
+        spf::check(&query, self.resolver).await
     }
 
     async fn spf(&mut self, ips: &[IpAddr]) {
@@ -262,7 +262,7 @@ impl Examination<'_> {
 
     async fn dmarc(&mut self) {
         let query = DmarcQuery::of(self.domain.clone()).mode(Mode::Rfc9989).with_organization();
-        let result = dmarc::evaluate(self.resolver, &query).await;
+        let result = dmarc::evaluate(&query, self.resolver).await;
         let (Some(record), Some(policy)) = (&result.record, result.policy) else {
             let text = format!("No DMARC policy applies: {}.", result.reason);
             let record = format!("_dmarc.{0} TXT \"v=DMARC1; p=none; rua=mailto:dmarc@{0}\"", self.domain);
@@ -306,7 +306,7 @@ impl Examination<'_> {
     }
 
     async fn reverse(&mut self, ip: IpAddr, ehlo: Option<&str>) {
-        let result = iprev::check(self.resolver, ip, &Limits::default()).await;
+        let result = iprev::check(ip, self.resolver, &Limits::default()).await;
         let Some(name) = result.name else {
             return self.say(
                 "ptr",
@@ -385,7 +385,7 @@ impl Examination<'_> {
     }
 
     async fn bimi(&mut self) {
-        match bimi::lookup(self.resolver, &self.domain, "default").await {
+        match bimi::lookup(&self.domain, "default", self.resolver).await {
             Ok(Some(record)) if record.is_declined() => {
                 self.say("bimi", Status::Info, "You decline to show a logo.")
             }

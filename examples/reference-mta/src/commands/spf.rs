@@ -59,7 +59,7 @@ impl Spf {
         if check.trace {
             query = query.traced();
         }
-        let result = block_on(spf::check(&*resolver, &query))?;
+        let result = block_on(spf::check(&query, &*resolver))?;
         output::json(&show(&result))?;
         Ok(ExitCode::SUCCESS)
     }
