@@ -20,7 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [hello, from, to] = &words[..] else { return Err("usage: deliver HELO FROM TO < message".into()) };
     let text = std::io::read_to_string(std::io::stdin())?;
-    let (clock, dns) = (Arc::new(SystemClock::new()), HickoryConfig { validate: true, ..Default::default() });
+    let (clock, mut dns) = (Arc::new(SystemClock::new()), HickoryConfig::default());
+    dns.validate = true;
     let resolver = Arc::new(HickoryResolver::new(&dns)?);
     let https = HttpsClient::new(&Trust::Web, clock.clone(), resolver.clone())?;
     let finder = Finder::new(Arc::new(https), Arc::new(MemoryStore::default()));

@@ -174,7 +174,7 @@ impl Spool for FileSpool {
         ready(self.commit_now(changes))
     }
 
-    fn claim(&self, _: Timestamp, want: Want) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
+    fn claim(&self, want: Want, _: Timestamp) -> BoxFuture<'_, Result<Vec<Claimed>, SpoolError>> {
         let mut state = self.state();
         let mut claimed = Vec::new();
         while claimed.len() < want.limit
