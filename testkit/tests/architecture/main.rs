@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod check;
+mod claims;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -71,6 +72,28 @@ fn every_source_file_is_short_and_says_what_it_is() {
     }
     let gone = LONGER.iter().filter(|(path, _, _)| !root.join(path).exists());
     faults.extend(gone.map(|(path, _, _)| format!("{path} is in rules.rs and nowhere else")));
+    assert_none(&faults);
+}
+
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let root = workspace_root();
+    let mut faults = Vec::new();
+    for (shown, at_least) in [("SECURITY.md", 80), ("docs/faults.md", 200)] {
+        let page = std::fs::read_to_string(root.join(shown)).unwrap();
+        assert!(
+            claims::claims(&page).len() >= at_least,
+            "{shown} names {} tests",
+            claims::claims(&page).len()
+        );
+        faults.extend(claims::faults(&root, shown, &page));
+    }
+    // Each threat names a test that shows its mitigation.
+    let threats = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let threats = threats.split_once("## Threats").unwrap().1;
+    let rows = threats.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat |"));
+    let bare = rows.filter(|row| claims::claims(row).is_empty());
+    faults.extend(bare.map(|row| format!("SECURITY.md: no test stands for {row:?}")));
     assert_none(&faults);
 }
 
@@ -226,4 +249,13 @@ fn wrong_files_are_found_out() {
     assert_none(&check::words("a.md", &path));
     assert_eq!(check::words("a.md", &["/wo", "rk/x"].concat()).len(), 1);
     assert_none(&check::words("a.md", &["peers/ro", "ot/usr"].concat()));
+}
+
+#[test]
+fn wrong_claims_are_found_out() {
+    let page = "| x | `testkit/tests/architecture/main.rs`: `wrong_claims_are_found_out`, … `no_such_test`; `a.rs`: `b_c` |\n";
+    let found = claims::claims(page);
+    let main = "testkit/tests/architecture/main.rs";
+    assert_eq!(found, [(main, "wrong_claims_are_found_out"), (main, "no_such_test"), ("a.rs", "b_c")]);
+    assert_eq!(claims::faults(&workspace_root(), "page", page).len(), 2);
 }
