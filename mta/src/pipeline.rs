@@ -1,7 +1,7 @@
 //! One message, door to door: [`take_in`], [`attempt`], [`settle`].
 //!
 //! ```text
-//! server --> take_in: loop guard, stamp, reserve, commit (durable), 250, admit
+//! server --> take_in: loop guard, stamp, policies, reserve, commit (durable), admit; then 250
 //!                          |
 //!                      scheduler: due, routed, its turn
 //!                          |

@@ -8,7 +8,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use postwright_core::Timestamp;
-//! use postwright_shaping::{Admission, Ask, Bound, Kind, Layer, MemoryTokenStore, Path, Policy, Shaper};
+//! use postwright_shaping::{Admission, Ask, Bound, Kind, Layer, MemoryTokenStore, Path, Policy, Shaper, Signal};
 //!
 //! let limits = Layer::defaults()
 //!     .set(Kind::Messages, &[Bound::Rate("2/min".parse()?), Bound::Rate("50/h burst 10".parse()?)])?
@@ -18,6 +18,7 @@
 //! let path = Path::to("example.org".parse()?).from_source("192.0.2.1");
 //! let now = Timestamp::from_secs(1_800_000_000);
 //! assert!(shaper.admit(&path, Ask::message(1_000), now).granted().is_some());
+//! shaper.observe(&path, Signal::Delivered, "250 2.0.0 Ok", now); // what came of it, and the words that rules may match
 //! match shaper.admit(&path, Ask::message(1_000), now) {
 //!     Admission::Later(later) => {
 //!         assert_eq!(later.because.to_string(), "limit reached: messages 2/min by source+site (defaults)");
@@ -33,7 +34,7 @@
 //! | to | use | feature |
 //! |---|---|---|
 //! | decide | [`Shaper::admit`], [`Shaper::admit_on`] a [`Lane`], [`Shaper::admit_from`] a pool | |
-//! | say what happened | [`Shaper::observe`] with a [`Signal`] | |
+//! | say what happened | [`Shaper::observe`] with a [`Signal`]; `examples/http_client.rs` does it for HTTP | |
 //! | set limits | [`Policy`] and [`Layer`], or a file | `rules` for the file |
 //! | know the usual receivers | [`Provider`], [`Policy::built_in`] | |
 //! | choose a way out | [`Egress`], [`Pool`], [`Source`] | |

@@ -126,3 +126,13 @@ fn limits_are_documented_as_they_are() {
         assert_eq!(cells[1..3], [default, format!("{least} to {most}")], "`{key}`");
     }
 }
+
+#[test]
+fn the_site_of_the_operating_page_is_one() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating.md"));
+    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    let sites: Vec<&str> = blocks.filter(|block| block.contains("[[listen]]")).collect();
+    assert_eq!(sites.len(), 1, "one site to copy");
+    let config = Config::parse(sites[0], "docs/operating.md").unwrap();
+    assert_eq!((config.listen.len(), config.dkim.len(), config.route.len()), (2, 1, 1));
+}
