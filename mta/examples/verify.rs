@@ -28,6 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         authserv_id: "mx.example.net",
         now: SystemClock::new().now(),
         sha1: false,
+        memory: None,
     };
     let findings = Findings::of(inspection, &resolver, &message, |dmarc| dmarc).await;
     let field = findings.field(inspection.authserv_id);

@@ -21,7 +21,7 @@ use postwright_dkim::{
 use postwright_spf_dmarc::auth_results::{self, AuthResults, MethodResult};
 use postwright_spf_dmarc::dmarc::{self, Authors, DmarcQuery, DmarcResult, Policy};
 use postwright_spf_dmarc::iprev::{self, IprevResult};
-use postwright_spf_dmarc::spf::{self, SpfQuery, SpfResult};
+use postwright_spf_dmarc::spf::{self, Memory, SpfQuery, SpfResult};
 use postwright_spf_dmarc::{Limits, header};
 
 use crate::policy::{MessagePolicy, Visit};
@@ -42,6 +42,8 @@ pub struct Inspection<'a> {
     pub now: Timestamp,
     /// Accept SHA-1 in DKIM, against RFC 8301.
     pub sha1: bool,
+    /// Where SPF records are remembered that were read before.
+    pub memory: Option<&'a Memory>,
 }
 
 /// What was found out about a message.
@@ -67,8 +69,9 @@ impl Findings {
         message: &Message,
         adjust: impl FnOnce(DmarcQuery) -> DmarcQuery,
     ) -> Findings {
-        let Inspection { ip, hello, mail_from, authserv_id, now, sha1 } = inspection;
+        let Inspection { ip, hello, mail_from, authserv_id, now, sha1, memory } = inspection;
         let query = SpfQuery::mail_from(ip, hello, mail_from).at(now).receiver(authserv_id);
+        let query = memory.into_iter().fold(query, SpfQuery::memory);
         let spf = spf::check(&query, resolver).await;
         let mut policy = VerifyPolicy::default();
         policy.sha1 = sha1;
@@ -165,9 +168,13 @@ pub struct Authenticate {
     resolver: Arc<dyn Resolver>,
     clock: Arc<dyn Clock>,
     enforcement: Enforcement,
+    memory: Memory,
     #[cfg(feature = "reports")]
     reports: Option<Arc<crate::reports::Reports>>,
 }
+
+/// SPF records that are remembered.
+const REMEMBERED: usize = 1024;
 
 impl Authenticate {
     /// Stamps with our name.
@@ -182,6 +189,7 @@ impl Authenticate {
             resolver,
             clock,
             enforcement,
+            memory: Memory::new(REMEMBERED),
             #[cfg(feature = "reports")]
             reports: None,
         }
@@ -214,6 +222,7 @@ impl Authenticate {
             authserv_id,
             now: self.clock.now(),
             sha1: false,
+            memory: Some(&self.memory),
         };
         let findings = Findings::of(inspection, &*self.resolver, &message, |query| query).await;
         let disposition = match findings.dmarc.verdict {

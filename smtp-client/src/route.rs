@@ -181,7 +181,7 @@ async fn of_domain(domain: &Domain, resolver: &dyn Resolver, entropy: &dyn Entro
         Found::NoName => Route::NoDomain,
         Found::NoData => planner.hosts(vec![(0, name)], answer.secure, Route::NoDomain).await,
         Found::Records(records) => {
-            let mut exchanges: Vec<(u16, Name)> = records.into_iter().filter_map(exchange).collect();
+            let mut exchanges: Vec<(u16, Name)> = records.iter().filter_map(exchange).collect();
             let before = exchanges.len();
             // RFC 7505 3: "." alone means no mail. Beside other records it is a mistake and names no host.
             exchanges.retain(|(_, name)| !name.is_root());
@@ -196,9 +196,9 @@ async fn of_domain(domain: &Domain, resolver: &dyn Resolver, entropy: &dyn Entro
     }
 }
 
-fn exchange(record: Record) -> Option<(u16, Name)> {
+fn exchange(record: &Record) -> Option<(u16, Name)> {
     match record {
-        Record::Mx { preference, exchange } => Some((preference, exchange)),
+        Record::Mx { preference, exchange } => Some((*preference, exchange.clone())),
         _ => None,
     }
 }

@@ -149,7 +149,8 @@ fn pattern(text: &str) -> Option<Box<str>> {
 
 /// The id of the TXT record at `_mta-sts`, if there is exactly one such record and it is well-formed (RFC 8461 3.1).
 pub fn record_id(records: &[Record]) -> Option<Box<str>> {
-    let texts = records.iter().filter_map(Record::text).filter_map(|text| String::from_utf8(text).ok());
+    let texts =
+        records.iter().filter_map(Record::text).filter_map(|text| String::from_utf8(text.into_owned()).ok());
     let mut ours =
         texts.filter(|text| text.split(';').next().is_some_and(|first| first.trim_end() == "v=STSv1"));
     let (text, None) = (ours.next()?, ours.next()) else { return None };

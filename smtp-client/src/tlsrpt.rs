@@ -329,7 +329,8 @@ impl Report {
 
 /// Where reports go: the `rua` of the TXT record at `_smtp._tls` (RFC 8460 3); none unless exactly one record is there.
 pub fn destinations(records: &[Record]) -> Vec<Box<str>> {
-    let texts = records.iter().filter_map(Record::text).filter_map(|text| String::from_utf8(text).ok());
+    let texts =
+        records.iter().filter_map(Record::text).filter_map(|text| String::from_utf8(text.into_owned()).ok());
     let ours = |text: &String| text.split(';').next().is_some_and(|first| first.trim_end() == "v=TLSRPTv1");
     let mut texts = texts.filter(ours);
     let (Some(text), None) = (texts.next(), texts.next()) else { return Vec::new() };

@@ -24,14 +24,21 @@ pub enum Verdict {
     PermError,
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Verdict {
+    /// As in `Authentication-Results`.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Verdict::Pass => "pass",
             Verdict::Fail => "fail",
             Verdict::TempError => "temperror",
             Verdict::PermError => "permerror",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -64,7 +64,7 @@ fn the_examples_of_the_rfc_are_read() {
     for (value, id, expected) in cases {
         let parsed = AuthResults::parse(value).unwrap();
         assert_eq!(parsed.authserv_id, *id);
-        let found: Vec<_> = parsed.results.iter().map(|r| (r.method.as_str(), r.result.as_str())).collect();
+        let found: Vec<_> = parsed.results.iter().map(|r| (&*r.method, &*r.result)).collect();
         assert_eq!(found, expected.iter().map(|(method, result, ..)| (*method, *result)).collect::<Vec<_>>());
         for (result, (_, _, property, value)) in parsed.results.iter().zip(*expected) {
             let (ptype, name) = property.split_once('.').unwrap();

@@ -181,7 +181,7 @@ impl HickoryResolver {
                 // Records of which none can be expressed are no answer, and not the absence of one either.
                 let canonical = from_wire(&owner).filter(|_| !records.is_empty());
                 let canonical = canonical.ok_or(DnsError::ServFail)?;
-                return Ok(Answer { found: Found::Records(records), canonical, secure, ttl });
+                return Ok(Answer { found: Found::Records(records.into()), canonical, secure, ttl });
             }
             let alias = here().find_map(|record| match &record.data {
                 rr::RData::CNAME(target) => Some((target.0.clone(), record)),

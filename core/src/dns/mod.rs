@@ -14,8 +14,10 @@ mod name;
 mod zone;
 mod zone_text;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 #[cfg(feature = "hickory")]
 pub use hickory::{HickoryConfig, HickoryError, HickoryResolver};
@@ -128,10 +130,14 @@ impl Record {
         }
     }
 
-    /// A TXT record's character-strings joined without blanks, as SPF, DKIM and DMARC read it.
-    pub fn text(&self) -> Option<Vec<u8>> {
+    /// A TXT record's character-strings joined without blanks, as SPF, DKIM and DMARC read it; of one string, without
+    /// a copy.
+    pub fn text(&self) -> Option<Cow<'_, [u8]>> {
         match self {
-            Record::Txt(strings) => Some(strings.concat()),
+            Record::Txt(strings) => Some(match &strings[..] {
+                [whole] => Cow::Borrowed(whole),
+                parts => Cow::Owned(parts.concat()),
+            }),
             _ => None,
         }
     }
@@ -154,8 +160,8 @@ impl Record {
 /// What a look-up found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// At least one record, all of the kind that was asked for.
-    Records(Vec<Record>),
+    /// At least one record, all of the kind that was asked for; shared with whoever keeps the answer.
+    Records(Arc<[Record]>),
     /// The name exists and has no record of this kind (NODATA, RFC 2308 2.2).
     NoData,
     /// The name does not exist (NXDOMAIN).

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::Domain;
 
 /// A DNS name: lower-case, fully qualified, written without its final dot; the root is `.`.
 ///
 /// Wider than a mail [`Domain`]: labels may hold any printable ASCII but the dot (`_dmarc`, and what an SPF macro
-/// makes of a local part).
+/// makes of a local part). A clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<str>);
+pub struct Name(Arc<str>);
 
 /// Why a string is not a DNS name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -68,7 +69,7 @@ impl Name {
 
     /// `label` (which may hold dots) put in front: `_dmarc` and `example.org` make `_dmarc.example.org`.
     pub fn prepend(&self, label: &str) -> Result<Name, NameError> {
-        if self.is_root() { label.parse() } else { format!("{label}.{}", self.0).parse() }
+        if self.is_root() { label.parse() } else { [label, ".", &*self.0].concat().parse() }
     }
 
     /// The name under `in-addr.arpa` or `ip6.arpa` that holds the PTR records of an address.
@@ -127,7 +128,11 @@ impl FromStr for Name {
         if empty || label == 0 {
             return Err(NameError::EmptyLabel);
         }
-        Ok(Name(text.to_ascii_lowercase().into()))
+        let mut name: Arc<str> = text.into();
+        if let Some(text) = Arc::get_mut(&mut name) {
+            text.make_ascii_lowercase();
+        }
+        Ok(Name(name))
     }
 }
 

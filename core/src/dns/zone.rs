@@ -1,8 +1,9 @@
 //! [`MemoryZone`]: DNS in memory, with failures on demand.
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 
 use super::zone_text::{self, ZoneError};
 use super::{Answer, DnsError, Found, Name, Record, RecordKind, Resolver};
@@ -36,7 +37,7 @@ const ALIASES_MAX: usize = 16;
 /// let zone = MemoryZone::parse("example.org. TXT \"v=spf1 -all\"")?;
 /// let name: Name = "example.org".parse().unwrap();
 /// let answer = block_on(zone.lookup(&name, RecordKind::Txt)).unwrap();
-/// assert_eq!(answer.records()[0].text().unwrap(), b"v=spf1 -all");
+/// assert_eq!(answer.records()[0].text().unwrap(), &b"v=spf1 -all"[..]);
 /// # Ok::<(), postwright_core::dns::ZoneError>(())
 /// ```
 ///
@@ -50,12 +51,14 @@ pub struct MemoryZone {
 #[derive(Debug, Default, Clone)]
 struct Table {
     nodes: BTreeMap<Name, Node>,
+    /// How many nodes lie below a name.
+    below: BTreeMap<Name, usize>,
     secure: Vec<Name>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Node {
-    records: Vec<Record>,
+    records: BTreeMap<RecordKind, Arc<[Record]>>,
     /// `None` as the kind: every look-up of this name.
     failures: Vec<(Option<RecordKind>, DnsError)>,
 }
@@ -75,26 +78,24 @@ impl MemoryZone {
 
     /// Adds a record.
     pub fn insert(&self, name: Name, record: Record) {
-        self.change(|table| table.nodes.entry(name).or_default().records.push(record));
+        self.change(|table| table.touch(name).insert(record));
     }
 
     /// Makes a name exist without records.
     pub fn touch(&self, name: Name) {
         self.change(|table| {
-            table.nodes.entry(name).or_default();
+            table.touch(name);
         });
     }
 
     /// Makes look-ups of `name` fail: those of one kind, or all with `None`.
     pub fn fail(&self, name: Name, kind: Option<RecordKind>, error: DnsError) {
-        self.change(|table| table.nodes.entry(name).or_default().failures.push((kind, error)));
+        self.change(|table| table.touch(name).failures.push((kind, error)));
     }
 
     /// Forgets a name: its records and its failures.
     pub fn remove(&self, name: &Name) {
-        self.change(|table| {
-            table.nodes.remove(name);
-        });
+        self.change(|table| table.remove(name));
     }
 
     /// Marks answers at and below `apex` as DNSSEC-secure.
@@ -130,6 +131,30 @@ impl Resolver for MemoryZone {
 }
 
 impl Table {
+    /// The node of a name, which exists from now on.
+    fn touch(&mut self, name: Name) -> &mut Node {
+        if !self.nodes.contains_key(&name) {
+            for above in ancestors(&name) {
+                *self.below.entry(above).or_default() += 1;
+            }
+        }
+        self.nodes.entry(name).or_default()
+    }
+
+    fn remove(&mut self, name: &Name) {
+        if self.nodes.remove(name).is_none() {
+            return;
+        }
+        for above in ancestors(name) {
+            if let Entry::Occupied(mut count) = self.below.entry(above) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+    }
+
     fn answer(&self, asked: &Name, kind: RecordKind) -> Result<Answer, DnsError> {
         let mut name = asked.clone();
         let mut secure = true;
@@ -142,9 +167,9 @@ impl Table {
             if let Some(error) = node.failure(kind) {
                 return Err(error);
             }
-            let records: Vec<Record> = node.records.iter().filter(|r| r.kind() == kind).cloned().collect();
-            if !records.is_empty() {
-                return Ok(Answer { found: Found::Records(records), canonical: name, secure, ttl: 300 });
+            if let Some(records) = node.records.get(&kind) {
+                let found = Found::Records(Arc::clone(records));
+                return Ok(Answer { found, canonical: name, secure, ttl: 300 });
             }
             match node.alias() {
                 Some(target) => name = target.clone(),
@@ -177,19 +202,29 @@ impl Table {
 
     /// Whether the name is an empty non-terminal: it exists because something below it does.
     fn has_names_below(&self, name: &Name) -> bool {
-        self.nodes.keys().any(|other| other != name && other.is_within(name))
+        self.below.contains_key(name)
     }
 }
 
+/// The names above a name, the root last.
+fn ancestors(name: &Name) -> impl Iterator<Item = Name> {
+    std::iter::successors(name.parent(), Name::parent)
+}
+
 impl Node {
+    fn insert(&mut self, record: Record) {
+        let records = self.records.entry(record.kind()).or_insert_with(|| Arc::from([]));
+        *records = records.iter().cloned().chain([record]).collect();
+    }
+
     fn failure(&self, kind: RecordKind) -> Option<DnsError> {
         self.failures.iter().find(|(of, _)| of.is_none_or(|of| of == kind)).map(|(_, error)| *error)
     }
 
     fn alias(&self) -> Option<&Name> {
-        self.records.iter().find_map(|record| match record {
+        match self.records.get(&RecordKind::Cname)?.first()? {
             Record::Cname(target) => Some(target),
             _ => None,
-        })
+        }
     }
 }

@@ -17,14 +17,16 @@ const VALUE_MAX: usize = 200;
 const FOLD_AT: usize = 78;
 
 pub(super) fn value(results: &AuthResults) -> String {
-    let mut out = quoted(&results.authserv_id).into_owned();
+    // Room for the usual three or four results.
+    let mut out = String::with_capacity(512);
+    out.push_str(&quoted(&results.authserv_id));
     if results.version != 1 {
         out.push_str(&format!(" {}", results.version));
     }
     if results.results.is_empty() {
         out.push_str("; none");
     }
-    let mut word = String::new();
+    let mut word = String::with_capacity(128);
     for result in &results.results {
         out.push_str(";\r\n\t");
         let mut line = 8;

@@ -11,6 +11,7 @@
 mod compose;
 mod parse;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use postwright_core::HeaderField;
@@ -85,11 +86,11 @@ impl AuthResults {
 #[non_exhaustive]
 pub struct MethodResult {
     /// `spf`, `dkim`, `dmarc`, `auth`, `iprev`, `arc`, ...
-    pub method: String,
+    pub method: Cow<'static, str>,
     /// The method's version; 1.
     pub version: u32,
     /// `pass`, `fail`, `none`, ...
-    pub result: String,
+    pub result: Cow<'static, str>,
     /// Why, for people.
     pub reason: Option<String>,
     /// What it is about.
@@ -100,16 +101,16 @@ pub struct MethodResult {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
     /// `smtp`, `header`, `body` or `policy`.
-    pub ptype: String,
+    pub ptype: Cow<'static, str>,
     /// The property.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Its value.
     pub value: String,
 }
 
 impl MethodResult {
     /// A result about nothing yet.
-    pub fn new(method: impl Into<String>, result: impl Into<String>) -> MethodResult {
+    pub fn new(method: impl Into<Cow<'static, str>>, result: impl Into<Cow<'static, str>>) -> MethodResult {
         MethodResult {
             method: method.into(),
             version: 1,
@@ -130,8 +131,8 @@ impl MethodResult {
     #[must_use]
     pub fn property(
         mut self,
-        ptype: impl Into<String>,
-        name: impl Into<String>,
+        ptype: impl Into<Cow<'static, str>>,
+        name: impl Into<Cow<'static, str>>,
         value: impl Into<String>,
     ) -> Self {
         self.properties.push(Property { ptype: ptype.into(), name: name.into(), value: value.into() });
@@ -157,7 +158,7 @@ impl From<&SpfResult> for MethodResult {
             Identity::Helo => "helo",
             Identity::MailFrom => "mailfrom",
         };
-        let mut result = MethodResult::new("spf", spf.verdict.to_string());
+        let mut result = MethodResult::new("spf", spf.verdict.as_str());
         result.reason = spf.problem.as_ref().map(ToString::to_string);
         result.property("smtp", property, spf.domain.as_str())
     }
@@ -165,9 +166,9 @@ impl From<&SpfResult> for MethodResult {
 
 impl From<&DmarcResult> for MethodResult {
     fn from(dmarc: &DmarcResult) -> MethodResult {
-        let mut result = MethodResult::new("dmarc", dmarc.verdict.to_string());
+        let mut result = MethodResult::new("dmarc", dmarc.verdict.as_str());
         if let Some(author) = &dmarc.author {
-            result = result.property("header", "from", author.to_string());
+            result = result.property("header", "from", author.as_str());
         }
         match dmarc.policy {
             Some(policy) => result.property("policy", "dmarc", policy.as_str()),
@@ -178,7 +179,7 @@ impl From<&DmarcResult> for MethodResult {
 
 impl From<&IprevResult> for MethodResult {
     fn from(iprev: &IprevResult) -> MethodResult {
-        let result = MethodResult::new("iprev", iprev.verdict.to_string());
+        let result = MethodResult::new("iprev", iprev.verdict.as_str());
         result.property("policy", "iprev", iprev.ip.to_string())
     }
 }

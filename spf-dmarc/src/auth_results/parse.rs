@@ -195,7 +195,7 @@ impl Cursor<'_> {
                 return Err(self.error("fewer properties"));
             }
             let value = self.value("a value", VALUE)?;
-            result.properties.push(Property { ptype: first, name, value });
+            result.properties.push(Property { ptype: first.into(), name: name.into(), value });
             return Ok(());
         }
         if !self.take('=') {

@@ -9,6 +9,8 @@
 //!
 //! [malformed]: Authors::malformed
 
+use std::borrow::Cow;
+
 use postwright_core::{Domain, Name};
 
 /// The domains of a `From` field.
@@ -88,6 +90,9 @@ enum End {
     GroupName,
 }
 
+/// Room for the octets of a name or an address as they are, so that collecting them seldom moves them.
+const TYPICAL: usize = 48;
+
 /// The state of the scan; what lies outside of comments is collected.
 #[derive(Default)]
 struct Scan {
@@ -137,7 +142,7 @@ impl Scan {
             _ if self.literal => self.push(c),
             '<' if !self.angle && self.address.is_none() => {
                 self.angle = true;
-                self.address = Some(String::new());
+                self.address = Some(String::with_capacity(TYPICAL));
             }
             '<' => self.bad = true,
             '>' if self.angle => self.angle = false,
@@ -157,7 +162,12 @@ impl Scan {
             Some(address) if self.angle => address.push(c),
             Some(_) if !c.is_whitespace() => self.bad = true,
             Some(_) => {}
-            None => self.phrase.push(c),
+            None => {
+                if self.phrase.is_empty() {
+                    self.phrase.reserve(TYPICAL);
+                }
+                self.phrase.push(c);
+            }
         }
     }
 
@@ -185,7 +195,10 @@ impl Scan {
 fn domain_of(address: &str) -> Mailbox {
     let Some((local, domain)) = address.rsplit_once('@') else { return Mailbox::Bad };
     // Blanks around dots are an obsolete form (RFC 5322 4.4).
-    let domain: String = domain.chars().filter(|c| !c.is_whitespace()).collect();
+    let domain = match domain.trim() {
+        odd if odd.contains(char::is_whitespace) => odd.split_whitespace().collect(),
+        domain => Cow::Borrowed(domain),
+    };
     if local.trim().is_empty() || local.contains('@') {
         return Mailbox::Bad;
     }

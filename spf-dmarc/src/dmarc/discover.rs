@@ -6,6 +6,8 @@
 //!
 //! Not here: alignment and policy (evaluate.rs).
 
+use std::sync::Arc;
+
 use postwright_core::{DnsError, Found, Name, Record, RecordKind, Resolver};
 
 use super::Mode;
@@ -18,7 +20,7 @@ const LABELS_KEPT: usize = 7;
 pub(super) struct Finder<'f> {
     resolver: &'f dyn Resolver,
     mode: Mode,
-    asked: Vec<(Name, Option<DmarcRecord>)>,
+    asked: Vec<(Name, Option<Arc<DmarcRecord>>)>,
 }
 
 impl<'f> Finder<'f> {
@@ -27,17 +29,17 @@ impl<'f> Finder<'f> {
     }
 
     /// The one valid record published for exactly this domain.
-    pub(super) async fn record(&mut self, domain: &Name) -> Result<Option<&DmarcRecord>, DnsError> {
-        if let Some(at) = self.asked.iter().position(|(name, _)| name == domain) {
-            return Ok(self.asked.get(at).and_then(|(_, record)| record.as_ref()));
+    pub(super) async fn record(&mut self, domain: &Name) -> Result<Option<Arc<DmarcRecord>>, DnsError> {
+        if let Some((_, record)) = self.asked.iter().find(|(name, _)| name == domain) {
+            return Ok(record.clone());
         }
         let record = match domain.prepend("_dmarc") {
-            Ok(name) => self.lookup(&name).await?,
+            Ok(name) => self.lookup(&name).await?.map(Arc::new),
             // Too long for DNS: nothing can be published there.
             Err(_) => None,
         };
-        self.asked.push((domain.clone(), record));
-        Ok(self.asked.last().and_then(|(_, record)| record.as_ref()))
+        self.asked.push((domain.clone(), record.clone()));
+        Ok(record)
     }
 
     async fn lookup(&self, name: &Name) -> Result<Option<DmarcRecord>, DnsError> {

@@ -5,6 +5,8 @@
 //!
 //! Standards: RFC 9989 sections 4.4, 4.10.1, 4.10.2, 5.3 and 11.5.
 
+use std::sync::Arc;
+
 use postwright_core::{DnsError, Name, Resolver};
 
 use super::discover::{Finder, Organization};
@@ -97,15 +99,15 @@ async fn find_policy(
     finder: &mut Finder<'_>,
     author: &Name,
     organization: &mut Option<Organization>,
-) -> Result<Option<(Name, DmarcRecord)>, DnsError> {
+) -> Result<Option<(Name, Arc<DmarcRecord>)>, DnsError> {
     if let Some(record) = finder.record(author).await? {
-        return Ok(Some((author.clone(), record.clone())));
+        return Ok(Some((author.clone(), record)));
     }
     let found = organization.insert(finder.organization(author).await?);
     let places = [Some(found.domain.clone()), found.suffix.clone()];
     for place in places.into_iter().flatten() {
         if let Some(record) = finder.record(&place).await? {
-            return Ok(Some((place, record.clone())));
+            return Ok(Some((place, record)));
         }
     }
     Ok(None)

@@ -13,11 +13,14 @@ mod evaluate;
 mod record;
 
 use std::fmt;
+use std::sync::Arc;
 
 use postwright_core::{DnsError, Name, Resolver};
 
 pub use author::Authors;
-pub use record::{Alignment, DmarcRecord, FailureOptions, Policy, PolicyOf, PolicyTag, Psd, ReportUri};
+pub use record::{
+    Alignment, DmarcRecord, FailureOptions, Policy, PolicyOf, PolicyTag, Psd, ReportUri, ReportUris,
+};
 
 use crate::Limits;
 
@@ -48,16 +51,22 @@ pub enum Verdict {
     PermError,
 }
 
-/// As in `Authentication-Results`.
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Verdict {
+    /// As in `Authentication-Results`.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Verdict::None => "none",
             Verdict::Pass => "pass",
             Verdict::Fail => "fail",
             Verdict::TempError => "temperror",
             Verdict::PermError => "permerror",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -204,7 +213,7 @@ pub struct DmarcResult {
     /// Whose record applies.
     pub record_domain: Option<Name>,
     /// The record.
-    pub record: Option<DmarcRecord>,
+    pub record: Option<Arc<DmarcRecord>>,
     /// The author's organizational domain, if it was needed or asked for.
     pub organizational_domain: Option<Name>,
     /// Whether SPF passed for an aligned domain.
@@ -239,9 +248,8 @@ pub async fn evaluate(query: &DmarcQuery, resolver: &dyn Resolver) -> DmarcResul
 }
 
 /// The one valid record that is published for exactly this domain, if there is one.
-pub async fn record(domain: &Name, resolver: &dyn Resolver) -> Result<Option<DmarcRecord>, DnsError> {
-    let mut finder = discover::Finder::new(resolver, Mode::default());
-    finder.record(domain).await.map(Option::<&DmarcRecord>::cloned)
+pub async fn record(domain: &Name, resolver: &dyn Resolver) -> Result<Option<Arc<DmarcRecord>>, DnsError> {
+    discover::Finder::new(resolver, Mode::default()).record(domain).await
 }
 
 /// The organizational domain of a domain, by the tree walk of RFC 9989 4.10 or the public suffix list.

@@ -137,6 +137,22 @@ impl ReportUri {
     }
 }
 
+/// The addresses of `rua` or `ruf`: as published, and read when someone asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ReportUris(Box<str>);
+
+impl ReportUris {
+    /// The entries that can be used, from left to right.
+    pub fn iter(&self) -> impl Iterator<Item = ReportUri> + '_ {
+        self.0.split(',').filter_map(|uri| ReportUri::read(uri.trim()))
+    }
+
+    /// Whether there is none that can be used.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
 fn read_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().ok()?;
@@ -213,9 +229,9 @@ pub struct DmarcRecord {
     /// `fo`.
     pub failure_options: FailureOptions,
     /// `rua`: for aggregate reports.
-    pub rua: Vec<ReportUri>,
+    pub rua: ReportUris,
     /// `ruf`: for failure reports.
-    pub ruf: Vec<ReportUri>,
+    pub ruf: ReportUris,
     /// `pct`, 0 to 100: a tag of RFC 7489 that RFC 9989 ignores.
     pub pct: u8,
     /// Tags that were ignored: unknown, removed, repeated or wrong.
@@ -233,8 +249,8 @@ impl Default for DmarcRecord {
             psd: Psd::Unknown,
             testing: false,
             failure_options: FailureOptions::default(),
-            rua: Vec::new(),
-            ruf: Vec::new(),
+            rua: ReportUris::default(),
+            ruf: ReportUris::default(),
             pct: 100,
             ignored: Vec::new(),
         }
@@ -267,13 +283,12 @@ impl DmarcRecord {
                 record.ignore(&String::from_utf8_lossy(tag.trim_ascii()));
                 continue;
             };
-            let known = KNOWN.iter().position(|known| name.eq_ignore_ascii_case(known));
-            let value = std::str::from_utf8(value).ok().filter(|value| value.is_ascii());
             // Of several tags of one name the first counts, even if it is the wrong one.
-            let first =
-                known.and_then(|at| seen.get_mut(at)).is_some_and(|seen| !std::mem::replace(seen, true));
-            let known = known.and_then(|at| KNOWN.get(at)).filter(|_| first);
-            let taken = known.zip(value).is_some_and(|(name, value)| record.take(name, value));
+            let mut known = KNOWN.iter().zip(&mut seen);
+            let known = known.find(|(known, _)| name.eq_ignore_ascii_case(known));
+            let first = known.and_then(|(known, seen)| (!std::mem::replace(seen, true)).then_some(known));
+            let value = std::str::from_utf8(value).ok().filter(|value| value.is_ascii());
+            let taken = first.zip(value).is_some_and(|(name, value)| record.take(name, value));
             if !taken {
                 record.ignore(&name.to_ascii_lowercase());
             }
@@ -312,8 +327,8 @@ impl DmarcRecord {
             }
             "t" if is("y") || is("n") => self.testing = is("y"),
             "fo" => return self.take_failure_options(value),
-            "rua" => self.rua = value.split(',').filter_map(|uri| ReportUri::read(uri.trim())).collect(),
-            "ruf" => self.ruf = value.split(',').filter_map(|uri| ReportUri::read(uri.trim())).collect(),
+            "rua" => self.rua = ReportUris(value.into()),
+            "ruf" => self.ruf = ReportUris(value.into()),
             "pct" => {
                 if let Some(pct) = value.parse().ok().filter(|pct| *pct <= 100) {
                     self.pct = pct;
@@ -461,11 +476,12 @@ mod tests {
             b"v=DMARC1; rua=mailto:dmarc%2Brua@example.org!10m, https://example.org/r ,mailto:nobody,:x,a b:c",
         )
         .unwrap();
-        let uris: Vec<&str> = record.rua.iter().map(|uri| uri.uri.as_str()).collect();
+        let found: Vec<ReportUri> = record.rua.iter().collect();
+        let uris: Vec<&str> = found.iter().map(|uri| uri.uri.as_str()).collect();
         assert_eq!(uris, ["mailto:dmarc%2Brua@example.org", "https://example.org/r"]);
-        assert_eq!(record.rua[0].mailbox().unwrap().to_string(), "dmarc+rua@example.org");
-        assert_eq!(record.rua[0].max_size, Some(10 << 20));
-        assert_eq!(record.rua[1].mailbox(), None);
+        assert_eq!(found[0].mailbox().unwrap().to_string(), "dmarc+rua@example.org");
+        assert_eq!(found[0].max_size, Some(10 << 20));
+        assert_eq!(found[1].mailbox(), None);
         assert_eq!(ReportUri::read("mailto:a@example.org!99999999999999999999t"), None);
     }
 }

@@ -7,7 +7,7 @@
 
 use postwright_core::{DnsError, Mailbox, Name, Record, RecordKind, Resolver};
 
-use crate::dmarc::{DmarcRecord, Mode, ReportUri, organizational_domain};
+use crate::dmarc::{DmarcRecord, Mode, ReportUri, ReportUris, organizational_domain};
 
 /// A mailbox that asks for reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ const DESTINATIONS_MAX: usize = 10;
 /// may name other mailboxes of its own in their place (RFC 9990 4, step 9); then those are given.
 pub async fn destinations(
     policy_domain: &Name,
-    uris: &[ReportUri],
+    uris: &ReportUris,
     resolver: &dyn Resolver,
     mode: Mode,
 ) -> Vec<Destination> {
@@ -41,13 +41,13 @@ pub async fn destinations(
         let Some(mailbox) = uri.mailbox() else { continue };
         // An address literal cannot publish anything.
         let Some(host) = mailbox.domain().map(Name::from) else {
-            add(uri, mailbox, Ok(false));
+            add(&uri, mailbox, Ok(false));
             continue;
         };
         match consent(resolver, policy_domain, &host, mode).await {
-            Err(error) => add(uri, mailbox, Err(error)),
-            Ok(Consent::No) => add(uri, mailbox, Ok(false)),
-            Ok(Consent::Yes) => add(uri, mailbox, Ok(true)),
+            Err(error) => add(&uri, mailbox, Err(error)),
+            Ok(Consent::No) => add(&uri, mailbox, Ok(false)),
+            Ok(Consent::Yes) => add(&uri, mailbox, Ok(true)),
             Ok(Consent::Instead(uris)) => {
                 for uri in uris {
                     uri.mailbox().into_iter().for_each(|mailbox| add(&uri, mailbox, Ok(true)));
@@ -83,7 +83,7 @@ async fn consent(
     let answer = resolver.lookup(&name, RecordKind::Txt).await?;
     let texts = answer.records().iter().filter_map(Record::text);
     let records: Vec<DmarcRecord> = texts.filter_map(|text| DmarcRecord::parse(&text)).collect();
-    let at_home = |uri: &ReportUri| {
+    let at_home = |uri: ReportUri| {
         let mailbox = uri.mailbox();
         mailbox.as_ref().and_then(Mailbox::domain).is_some_and(|domain| Name::from(domain) == *host)
     };
@@ -91,7 +91,7 @@ async fn consent(
         _ if records.is_empty() => Ok(Consent::No),
         None => Ok(Consent::Yes),
         // A host that passes reports on to another gets none, and the other neither.
-        Some(record) if record.rua.iter().all(at_home) => Ok(Consent::Instead(record.rua.clone())),
+        Some(record) if record.rua.iter().all(at_home) => Ok(Consent::Instead(record.rua.iter().collect())),
         Some(_) => Ok(Consent::No),
     }
 }

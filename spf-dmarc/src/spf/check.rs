@@ -8,12 +8,15 @@
 //! Not here: the grammar (record.rs, term.rs), the macro language (macros.rs).
 
 use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
 
-use postwright_core::{Answer, Domain, Found, Name, Record as Rr, RecordKind, Resolver};
+use postwright_core::{Answer, Domain, Name, Record as Rr, RecordKind, Resolver};
 
 use super::macros::{self, Place, Scope};
-use super::record::Record;
-use super::term::{DualCidr, Mechanism, Qualifier, TermKind};
+use super::network::DualCidr;
+use super::record::{self, Directive, Record, Spec};
+use super::term::{Mechanism, Qualifier};
 use super::{Event, Identity, Problem, SpfQuery, SpfResult, Step, Verdict};
 
 /// Octets that are kept while a domain is expanded: more than two names, so that cutting the left side of a
@@ -57,23 +60,21 @@ pub(super) async fn run(resolver: &dyn Resolver, query: &SpfQuery<'_>) -> SpfRes
         trace: Vec::new(),
     };
     let end = checker.evaluate(&domain).await;
-    let (verdict, matched, explanation) = match end {
-        Ok(end) => {
-            let explanation = match &end.fail {
-                Some(frame) => checker.explain(frame).await,
-                None => None,
-            };
-            (end.verdict, end.matched, explanation)
+    match end {
+        Ok(End { frame, matched }) => {
+            result.verdict = matched.map_or(Verdict::Neutral, Verdict::from);
+            if result.verdict == Verdict::Fail {
+                result.explanation = checker.explain(&frame).await;
+            }
+            result.matched = matched.map(|_| frame.term().to_owned());
         }
         Err(stop) => {
             checker.note(0, &domain, || Event::Stopped(stop.problem.to_string()));
-            result.problem = Some(stop.problem);
-            (stop.verdict, None, None)
+            (result.verdict, result.problem) = (stop.verdict, Some(stop.problem));
         }
-    };
+    }
     (result.lookups, result.void_lookups) = (checker.lookups, checker.void_lookups);
     result.trace = checker.trace;
-    (result.verdict, result.matched, result.explanation) = (verdict, matched, explanation);
     result
 }
 
@@ -82,18 +83,6 @@ fn checkable(raw: &str) -> Option<Name> {
     let name =
         if raw.is_ascii() { raw.parse::<Name>().ok()? } else { Name::from(&raw.parse::<Domain>().ok()?) };
     (name.labels().count() > 1).then_some(name)
-}
-
-/// The character-strings of a TXT record as one text; of one string, without a copy.
-fn joined(mut strings: Vec<Box<[u8]>>) -> Vec<u8> {
-    match (strings.pop(), strings.is_empty()) {
-        (Some(only), true) => only.into_vec(),
-        (Some(last), false) => {
-            strings.push(last);
-            strings.concat()
-        }
-        (None, _) => Vec::new(),
-    }
 }
 
 /// A check that cannot go on.
@@ -106,22 +95,53 @@ fn permanent(problem: Problem) -> Stop {
     Stop { verdict: Verdict::PermError, problem }
 }
 
-/// A record being read.
-struct Frame {
-    domain: Name,
-    record: Record,
-    /// Which term comes next.
-    at: usize,
-    /// The include that led here: its qualifier and its text.
-    entered_by: Option<(Qualifier, String)>,
+/// A frame's `include` or `redirect` leads nowhere.
+fn dangling(frame: &Frame) -> Stop {
+    permanent(Problem::Dangling { term: frame.term().to_owned() })
 }
 
-/// How the outermost record ended.
+/// A record being evaluated.
+struct Frame {
+    domain: Name,
+    record: Arc<Record>,
+    /// Which directive comes next.
+    next: usize,
+    /// Where the term stands that is being evaluated.
+    place: Range<usize>,
+}
+
+impl Frame {
+    fn term(&self) -> &str {
+        self.record.word(&self.place)
+    }
+
+    /// Goes on to the next directive, past those that a `client` is known not to match. Whether there is one.
+    fn advance(&mut self, client: Option<IpAddr>) -> bool {
+        let misses = |at: &Directive| client.is_some_and(|ip| at.mechanism.holds(ip) == Some(false));
+        let rest = self.record.directives().get(self.next..).unwrap_or_default();
+        let passed = rest.iter().take_while(|directive| misses(directive)).count();
+        let Some(directive) = rest.get(passed) else { return false };
+        self.place = directive.place.clone();
+        self.next += passed + 1;
+        true
+    }
+
+    /// The directive that is being evaluated.
+    fn directive(&self) -> Option<&Directive> {
+        self.record.directives().get(self.next.checked_sub(1)?)
+    }
+}
+
+/// A record whose `include` is being followed.
+struct Including {
+    frame: Frame,
+    qualifier: Qualifier,
+}
+
+/// How the outermost record ended: with the match of its frame's term, or without one.
 struct End {
-    verdict: Verdict,
-    matched: Option<String>,
-    /// The record to take the explanation from.
-    fail: Option<Frame>,
+    frame: Frame,
+    matched: Option<Qualifier>,
 }
 
 /// What became of a term's domain-spec.
@@ -148,193 +168,105 @@ struct Checker<'c> {
 
 impl Checker<'_> {
     async fn evaluate(&mut self, domain: &Name) -> Result<End, Stop> {
-        let mut frame = match self.record_of(domain).await? {
-            Some(record) => Frame { domain: domain.clone(), record, at: 0, entered_by: None },
-            None => {
-                let problem = Problem::NoRecord(domain.clone());
-                return Err(Stop { verdict: Verdict::None, problem });
-            }
+        let Some(mut frame) = self.record_of(domain).await? else {
+            return Err(Stop { verdict: Verdict::None, problem: Problem::NoRecord(domain.clone()) });
         };
-        let mut outer: Vec<Frame> = Vec::new();
-        self.note(0, &frame.domain, || Event::Record(frame.record.as_str().to_owned()));
-        loop {
+        self.note_record(0, &frame);
+        // A trace shows what did not match, too.
+        let passable = (!self.query.traced).then_some(self.query.ip);
+        let mut outer: Vec<Including> = Vec::new();
+        'terms: loop {
             let depth = outer.len();
-            // Most terms are networks of others.
-            while !self.query.traced
-                && let Some(TermKind::Directive(_, mechanism)) = frame.record.kind(frame.at)
-                && self.matches_plainly(mechanism) == Some(false)
-            {
-                frame.at += 1;
-            }
-            let settled = match frame.record.term(frame.at) {
-                Some(term) => {
-                    frame.at += 1;
-                    let TermKind::Directive(qualifier, mechanism) = term.kind else { continue };
-                    if let Mechanism::Include(spec) = mechanism {
-                        let text = term.text.to_owned();
-                        if let Some(inner) = self.enter(&frame, depth, &text, spec).await? {
-                            let entered_by = Some((qualifier, text));
-                            outer.push(std::mem::replace(&mut frame, Frame { entered_by, ..inner }));
-                        }
-                        continue;
+            let mut matched = None;
+            if frame.advance(passable) {
+                let Some(Directive { qualifier, mechanism, .. }) = frame.directive() else { continue };
+                let qualifier = *qualifier;
+                if let Mechanism::Include(spec) = mechanism {
+                    if let Some(inner) = self.follow(&frame, depth, spec).await? {
+                        self.note_record(depth + 1, &inner);
+                        outer.push(Including { frame: std::mem::replace(&mut frame, inner), qualifier });
                     }
-                    let matched = match self.matches_plainly(mechanism) {
-                        Some(matched) => {
-                            let event = || Event::Term { term: term.text.to_owned(), target: None, matched };
-                            self.note(depth, &frame.domain, event);
-                            matched
-                        }
-                        None => self.matches(&frame, depth, term.text, mechanism).await?,
-                    };
-                    if !matched {
-                        continue;
-                    }
-                    (Verdict::from(qualifier), Some(term.text.to_owned()))
+                    continue;
                 }
-                None => match frame.record.redirect() {
-                    Some(spec) => {
-                        let inner = self.redirect(&frame, depth, spec).await?;
-                        frame = Frame { entered_by: frame.entered_by, ..inner };
-                        continue;
-                    }
-                    None => (Verdict::Neutral, None),
-                },
-            };
-            match self.settle(&mut frame, &mut outer, settled) {
-                Some((verdict, matched)) => {
-                    let fail = (verdict == Verdict::Fail).then_some(frame);
-                    return Ok(End { verdict, matched, fail });
+                if !self.matches(&frame, depth, mechanism).await? {
+                    continue;
                 }
-                None => continue,
+                matched = Some(qualifier);
+            } else if let Some((place, spec)) = frame.record.redirect_at() {
+                let spec = Spec::new(spec);
+                frame.place = place;
+                frame = self.follow(&frame, depth, &spec).await?.ok_or_else(|| dangling(&frame))?;
+                self.note_record(depth, &frame);
+                continue;
             }
+            // The record has its verdict. Either that is the end, or the records around it hear of it.
+            while let Some(including) = outer.pop() {
+                let inner = std::mem::replace(&mut frame, including.frame);
+                let passed = matched == Some(Qualifier::Pass);
+                self.note_term(outer.len(), &frame, Some(&inner.domain), passed);
+                if !passed {
+                    continue 'terms;
+                }
+                matched = Some(including.qualifier);
+            }
+            return Ok(End { frame, matched });
         }
     }
 
-    /// A record has its verdict: either that is the end, or the including records hear of it.
-    fn settle(
-        &mut self,
-        frame: &mut Frame,
-        outer: &mut Vec<Frame>,
-        mut settled: (Verdict, Option<String>),
-    ) -> Option<(Verdict, Option<String>)> {
-        loop {
-            let Some(including) = outer.pop() else { return Some(settled) };
-            let inner = std::mem::replace(frame, including);
-            let Some((qualifier, term)) = inner.entered_by else { return Some(settled) };
-            let matched = settled.0 == Verdict::Pass;
-            self.note(outer.len(), &frame.domain, || Event::Term {
-                term: term.clone(),
-                target: Some(inner.domain.to_string()),
-                matched,
-            });
-            if !matched {
-                return None;
-            }
-            settled = (qualifier.into(), Some(term));
-        }
-    }
-
-    /// `include` (RFC 7208 5.2). `None`: the term matches nothing.
-    async fn enter(
-        &mut self,
-        of: &Frame,
-        depth: usize,
-        term: &str,
-        spec: &str,
-    ) -> Result<Option<Frame>, Stop> {
-        self.count(&of.domain, term)?;
+    /// Enters the record that an `include` or a `redirect` leads to (RFC 7208 5.2, 6.1). `None`: there is no match.
+    async fn follow(&mut self, of: &Frame, depth: usize, spec: &Spec) -> Result<Option<Frame>, Stop> {
+        self.count(of)?;
         let target = match self.target(of, Some(spec)).await? {
             Target::Unmatchable => return Ok(None),
-            Target::Malformed => return Err(permanent(Problem::Dangling { term: term.to_owned() })),
+            Target::Malformed => return Err(dangling(of)),
             Target::Name(name) => name,
         };
-        self.follow(of, depth, term, target).await.map(Some)
-    }
-
-    /// `redirect` (RFC 7208 6.1).
-    async fn redirect(&mut self, of: &Frame, depth: usize, spec: &str) -> Result<Frame, Stop> {
-        let term = format!("redirect={spec}");
-        self.count(&of.domain, &term)?;
-        match self.target(of, Some(spec)).await? {
-            Target::Name(name) => self.follow(of, depth, &term, name).await,
-            _ => Err(permanent(Problem::Dangling { term })),
-        }
-    }
-
-    async fn follow(&mut self, of: &Frame, depth: usize, term: &str, target: Name) -> Result<Frame, Stop> {
-        self.note(depth, &of.domain, || Event::Enter { term: term.to_owned(), target: target.to_string() });
-        let dangling = || permanent(Problem::Dangling { term: term.to_owned() });
-        let record = self.record_of(&target).await?.ok_or_else(dangling)?;
-        let inner = if term.starts_with("redirect=") { depth } else { depth + 1 };
-        self.note(inner, &target, || Event::Record(record.as_str().to_owned()));
-        Ok(Frame { domain: target, record, at: 0, entered_by: None })
+        let event = || Event::Enter { term: of.term().to_owned(), target: target.to_string() };
+        self.note(depth, &of.domain, event);
+        self.record_of(&target).await?.ok_or_else(|| dangling(of)).map(Some)
     }
 
     /// Selects a domain's record (RFC 7208 4.4, 4.5).
-    async fn record_of(&mut self, domain: &Name) -> Result<Option<Record>, Stop> {
-        let Found::Records(records) = self.ask(domain, RecordKind::Txt).await?.found else { return Ok(None) };
-        let mut claim = None;
-        let mut count = 0_usize;
-        for record in records {
-            let Rr::Txt(strings) = record else { continue };
-            let text = joined(strings);
-            if Record::is_claimed_by(&text) {
-                count = count.saturating_add(1);
-                claim = Some(text);
-            }
+    async fn record_of(&mut self, domain: &Name) -> Result<Option<Frame>, Stop> {
+        let answer = self.ask(domain, RecordKind::Txt).await?;
+        let texts = answer.records().iter().filter_map(Rr::text);
+        let mut claims = texts.filter(|text| Record::is_claimed_by(text));
+        let Some(text) = claims.next() else { return Ok(None) };
+        let count = 1 + claims.count();
+        if count > 1 {
+            return Err(permanent(Problem::SeveralRecords { domain: domain.clone(), count }));
         }
-        match (claim, count) {
-            (None, _) => Ok(None),
-            (Some(text), 1) => Record::parse(text)
-                .map(Some)
-                .map_err(|error| permanent(Problem::Syntax { domain: domain.clone(), error })),
-            (Some(_), count) => Err(permanent(Problem::SeveralRecords { domain: domain.clone(), count })),
-        }
+        let record = match self.query.memory {
+            Some(memory) => memory.read(domain, &text),
+            None => Record::parse(text).map(Arc::new),
+        };
+        let record = record.map_err(|error| permanent(Problem::Syntax { domain: domain.clone(), error }))?;
+        Ok(Some(Frame { domain: domain.clone(), record, next: 0, place: 0..0 }))
     }
 
-    /// Whether a mechanism matches that needs nothing but the client's address.
-    fn matches_plainly(&self, mechanism: Mechanism<'_>) -> Option<bool> {
-        let ip = self.query.ip;
-        match mechanism {
-            Mechanism::All => Some(true),
-            Mechanism::Ip4(net, bits) => Some(DualCidr { v4: bits, v6: 128 }.matches(ip, IpAddr::V4(net))),
-            Mechanism::Ip6(net, bits) => Some(DualCidr { v4: 32, v6: bits }.matches(ip, IpAddr::V6(net))),
-            _ => None,
-        }
-    }
-
-    /// Whether a mechanism that asks DNS matches (RFC 7208 5); `include` is none of them.
+    /// Whether a mechanism matches (RFC 7208 5); `include` is a matter of its own.
     async fn matches(
         &mut self,
         frame: &Frame,
         depth: usize,
-        term: &str,
-        mechanism: Mechanism<'_>,
+        mechanism: &Mechanism<Spec>,
     ) -> Result<bool, Stop> {
-        let spec = match mechanism {
-            Mechanism::A(spec, _) | Mechanism::Mx(spec, _) | Mechanism::Ptr(spec) => spec,
-            Mechanism::Exists(spec) | Mechanism::Include(spec) => Some(spec),
-            Mechanism::All | Mechanism::Ip4(..) | Mechanism::Ip6(..) => None,
+        if let Some(matched) = mechanism.holds(self.query.ip) {
+            self.note_term(depth, frame, None, matched);
+            return Ok(matched);
+        }
+        self.count(frame)?;
+        let Target::Name(name) = self.target(frame, mechanism.spec()).await? else {
+            self.note_term(depth, frame, None, false);
+            return Ok(false);
         };
-        self.count(&frame.domain, term)?;
-        let target = self.target(frame, spec).await?;
-        let matched = match (&target, mechanism) {
-            (Target::Malformed | Target::Unmatchable, _) => false,
-            (Target::Name(name), Mechanism::A(_, cidr)) => self.has_address(name, cidr).await?,
-            (Target::Name(name), Mechanism::Mx(_, cidr)) => self.has_exchange(name, cidr).await?,
-            (Target::Name(name), Mechanism::Ptr(_)) => {
-                self.best_validated(name).await?.is_some_and(|(_, w)| w)
-            }
-            (Target::Name(name), _) => !self.ask_counted(name, RecordKind::A).await?.records().is_empty(),
+        let matched = match mechanism {
+            Mechanism::A(_, cidr) => self.has_address(&name, *cidr).await?,
+            Mechanism::Mx(_, cidr) => self.has_exchange(&name, *cidr).await?,
+            Mechanism::Ptr(_) => self.best_validated(&name).await?.is_some_and(|(_, within)| within),
+            _ => !self.ask_counted(&name, RecordKind::A).await?.records().is_empty(),
         };
-        self.note(depth, &frame.domain, || Event::Term {
-            term: term.to_owned(),
-            target: match &target {
-                Target::Name(name) => Some(name.to_string()),
-                _ => None,
-            },
-            matched,
-        });
+        self.note_term(depth, frame, Some(&name), matched);
         Ok(matched)
     }
 
@@ -396,33 +328,22 @@ impl Checker<'_> {
     }
 
     /// The domain of a term: the frame's own, or a domain-spec after expansion (RFC 7208 4.8).
-    async fn target(&mut self, frame: &Frame, spec: Option<&str>) -> Result<Target, Stop> {
-        let Some(spec) = spec else { return Ok(Target::Name(frame.domain.clone())) };
-        if !spec.contains('%') {
-            return Ok(self.to_target(spec));
-        }
-        if !self.local.is_ascii() && macros::uses_local_part(spec) {
+    async fn target(&mut self, frame: &Frame, spec: Option<&Spec>) -> Result<Target, Stop> {
+        let text = match spec {
+            None => return Ok(Target::Name(frame.domain.clone())),
+            Some(Spec::Fixed(name)) => return Ok(name.clone().map_or(Target::Malformed, Target::Name)),
+            Some(Spec::Macros(text)) => text,
+        };
+        if !self.local.is_ascii() && macros::uses_local_part(text) {
             return Ok(Target::Unmatchable);
         }
         let mut expanded = String::new();
-        let validated = self.validated_for(frame, spec, Place::Term).await?;
+        let validated = self.validated_for(frame, text, Place::Term).await?;
         let scope = self.scope(frame, validated.as_ref());
-        if scope.expand(spec, Place::Term, NAME_WINDOW, &mut expanded).is_err() {
+        if scope.expand(text, Place::Term, NAME_WINDOW, &mut expanded).is_err() {
             return Ok(Target::Malformed);
         }
-        Ok(self.to_target(&expanded))
-    }
-
-    /// Cuts labels off the left of a name that is too long (RFC 7208 7.3).
-    fn to_target(&self, text: &str) -> Target {
-        let mut text = text.strip_suffix('.').unwrap_or(text);
-        while text.len() > Name::MAX {
-            match text.split_once('.') {
-                Some((_, rest)) => text = rest,
-                None => return Target::Malformed,
-            }
-        }
-        text.parse().map_or(Target::Malformed, Target::Name)
+        Ok(record::name(&expanded).map_or(Target::Malformed, Target::Name))
     }
 
     async fn validated_for(&mut self, frame: &Frame, text: &str, place: Place) -> Result<Option<Name>, Stop> {
@@ -447,11 +368,11 @@ impl Checker<'_> {
 
     /// The domain's own words on a fail (RFC 7208 6.2). Any trouble means that there are none.
     async fn explain(&mut self, frame: &Frame) -> Option<String> {
-        let spec = frame.record.explanation()?;
-        let Ok(Target::Name(name)) = self.target(frame, Some(spec)).await else { return None };
+        let spec = Spec::new(frame.record.explanation()?);
+        let Ok(Target::Name(name)) = self.target(frame, Some(&spec)).await else { return None };
         let answer = self.resolver.lookup(&name, RecordKind::Txt).await.ok()?;
         let [record] = answer.records() else { return None };
-        let text = String::from_utf8(record.text()?).ok().filter(|text| text.is_ascii())?;
+        let text = String::from_utf8(record.text()?.into_owned()).ok().filter(|text| text.is_ascii())?;
         macros::check(&text, Place::Explanation).ok()?;
         let validated = self.validated_for(frame, &text, Place::Explanation).await.ok()?;
         let mut out = String::new();
@@ -466,15 +387,15 @@ impl Checker<'_> {
         if self.query.ip.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa }
     }
 
-    /// Counts a term that needs DNS, before its look-up.
-    fn count(&mut self, domain: &Name, term: &str) -> Result<(), Stop> {
+    /// Counts a frame's term, which needs DNS, before its look-up.
+    fn count(&mut self, frame: &Frame) -> Result<(), Stop> {
         self.lookups = self.lookups.saturating_add(1);
         let limit = self.query.limits.spf_terms;
         if self.lookups <= limit {
             return Ok(());
         }
-        let term = term.chars().take(255).collect();
-        Err(permanent(Problem::TooManyLookups { limit, domain: domain.clone(), term }))
+        let term = frame.term().chars().take(255).collect();
+        Err(permanent(Problem::TooManyLookups { limit, domain: frame.domain.clone(), term }))
     }
 
     async fn ask(&mut self, name: &Name, kind: RecordKind) -> Result<Answer, Stop> {
@@ -501,6 +422,16 @@ impl Checker<'_> {
             return Ok(());
         }
         Err(permanent(Problem::TooManyVoidLookups { limit, name: name.clone(), kind }))
+    }
+
+    fn note_record(&mut self, depth: usize, frame: &Frame) {
+        self.note(depth, &frame.domain, || Event::Record(frame.record.to_string()));
+    }
+
+    fn note_term(&mut self, depth: usize, frame: &Frame, target: Option<&Name>, matched: bool) {
+        let term = || frame.term().to_owned();
+        let event = || Event::Term { term: term(), target: target.map(Name::to_string), matched };
+        self.note(depth, &frame.domain, event);
     }
 
     fn note(&mut self, depth: usize, domain: &Name, event: impl FnOnce() -> Event) {

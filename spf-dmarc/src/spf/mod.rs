@@ -9,6 +9,8 @@
 
 mod check;
 mod macros;
+mod memory;
+mod network;
 mod received;
 mod record;
 mod term;
@@ -20,8 +22,10 @@ use std::net::IpAddr;
 use postwright_core::{Name, Resolver, Timestamp};
 
 pub use macros::MacroError;
+pub use memory::Memory;
+pub use network::DualCidr;
 pub use record::{Record, RecordError, Terms};
-pub use term::{DualCidr, Mechanism, Qualifier, Term, TermError, TermKind};
+pub use term::{Mechanism, Qualifier, Term, TermError, TermKind};
 pub use trace::{Event, Problem, Step};
 
 use crate::Limits;
@@ -45,10 +49,10 @@ pub enum Verdict {
     PermError,
 }
 
-/// As in `Received-SPF` and `Authentication-Results`.
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Verdict {
+    /// As in `Received-SPF` and `Authentication-Results`.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Verdict::None => "none",
             Verdict::Neutral => "neutral",
             Verdict::Pass => "pass",
@@ -56,7 +60,13 @@ impl fmt::Display for Verdict {
             Verdict::SoftFail => "softfail",
             Verdict::TempError => "temperror",
             Verdict::PermError => "permerror",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -99,6 +109,7 @@ pub struct SpfQuery<'q> {
     receiver: Option<&'q str>,
     now: Timestamp,
     limits: Limits,
+    memory: Option<&'q Memory>,
     traced: bool,
 }
 
@@ -116,6 +127,7 @@ impl<'q> SpfQuery<'q> {
             receiver: None,
             now: Timestamp::default(),
             limits: Limits::default(),
+            memory: None,
             traced: false,
         }
     }
@@ -143,6 +155,13 @@ impl<'q> SpfQuery<'q> {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Where records may be remembered that were read before. The verdict is the same with and without.
+    #[must_use]
+    pub fn memory(mut self, memory: &'q Memory) -> Self {
+        self.memory = Some(memory);
         self
     }
 

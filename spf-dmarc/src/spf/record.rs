@@ -1,4 +1,4 @@
-//! The SPF record: its terms, read without copies.
+//! The SPF record: a text that is known to be right, read without copies.
 //!
 //! Invariant: a [`Record`] is free of syntax errors, so its [`Terms`] never fail: RFC 7208 4.6 wants a permerror
 //! for an error *anywhere* in the record, before anything of it is evaluated.
@@ -8,8 +8,12 @@
 //! Not here: evaluation (check.rs), what one term is (term.rs).
 
 use std::fmt;
+use std::ops::Range;
 
-use super::term::{Mechanism, Term, TermError, TermKind, read_network, read_term};
+use postwright_core::Name;
+
+use super::network::read_leading;
+use super::term::{Mechanism, Qualifier, Term, TermError, TermKind, read_term};
 
 /// What is wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,90 +37,44 @@ pub struct RecordError {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    text: Box<str>,
-    terms: Vec<Stored>,
-    explanation: Option<Span>,
-    redirect: Option<Span>,
+    text: String,
+    directives: Vec<Directive>,
+    explanation: Option<Range<usize>>,
+    redirect: Option<Range<usize>>,
 }
 
-/// A piece of a record's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
-impl Span {
-    fn of(self, text: &str) -> &str {
-        text.get(self.start..self.end).unwrap_or("")
-    }
-}
-
-/// A term that was read: what it is, with its domain as a place in the text.
+/// A directive of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stored {
-    text: Span,
-    spec: Span,
-    /// Empty texts stand for `spec`.
-    kind: TermKind<'static>,
+pub(super) struct Directive {
+    /// Where it stands in the record.
+    pub(super) place: Range<usize>,
+    pub(super) qualifier: Qualifier,
+    pub(super) mechanism: Mechanism<Spec>,
 }
 
-impl Stored {
-    /// `start` is where the term begins in its record.
-    fn new(start: usize, term: &str, kind: TermKind<'_>) -> Stored {
-        use Mechanism::*;
-        use TermKind::*;
-        let (spec, kind) = match kind {
-            Redirect(spec) => (spec, Redirect("")),
-            Explanation(spec) => (spec, Explanation("")),
-            UnknownModifier => ("", UnknownModifier),
-            Directive(qualifier, mechanism) => {
-                let (spec, mechanism) = match mechanism {
-                    All => ("", All),
-                    Include(spec) => (spec, Include("")),
-                    A(spec, cidr) => (spec.unwrap_or(""), A(spec.map(|_| ""), cidr)),
-                    Mx(spec, cidr) => (spec.unwrap_or(""), Mx(spec.map(|_| ""), cidr)),
-                    Ptr(spec) => (spec.unwrap_or(""), Ptr(spec.map(|_| ""))),
-                    Ip4(net, bits) => ("", Ip4(net, bits)),
-                    Ip6(net, bits) => ("", Ip6(net, bits)),
-                    Exists(spec) => (spec, Exists("")),
-                };
-                (spec, Directive(qualifier, mechanism))
-            }
-        };
-        // A domain-spec begins behind the first colon or equals sign.
-        let behind = match spec {
-            "" => term.len(),
-            _ => term.bytes().position(|b| matches!(b, b':' | b'=')).map_or(term.len(), |at| at + 1),
-        };
-        let text = Span { start, end: start + term.len() };
-        Stored { text, spec: Span { start: start + behind, end: start + behind + spec.len() }, kind }
-    }
+/// A domain-spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Spec {
+    /// Without macros: the name, if DNS could hold it.
+    Fixed(Option<Name>),
+    /// What the name is depends on the message.
+    Macros(Box<str>),
+}
 
-    fn show<'r>(&self, text: &'r str) -> Term<'r> {
-        use Mechanism::*;
-        use TermKind::*;
-        let spec = self.spec.of(text);
-        let kind = match self.kind {
-            Redirect(_) => Redirect(spec),
-            Explanation(_) => Explanation(spec),
-            UnknownModifier => UnknownModifier,
-            Directive(qualifier, mechanism) => Directive(
-                qualifier,
-                match mechanism {
-                    All => All,
-                    Include(_) => Include(spec),
-                    A(some, cidr) => A(some.map(|_| spec), cidr),
-                    Mx(some, cidr) => Mx(some.map(|_| spec), cidr),
-                    Ptr(some) => Ptr(some.map(|_| spec)),
-                    Ip4(net, bits) => Ip4(net, bits),
-                    Ip6(net, bits) => Ip6(net, bits),
-                    Exists(_) => Exists(spec),
-                },
-            ),
-        };
-        Term { text: self.text.of(text), kind }
+impl Spec {
+    pub(super) fn new(text: &str) -> Spec {
+        if text.contains('%') { Spec::Macros(text.into()) } else { Spec::Fixed(name(text)) }
     }
+}
+
+/// The name that a domain-spec stands for once it is expanded; of one that is too long as many labels as fit, from the
+/// right (RFC 7208 7.3).
+pub(super) fn name(text: &str) -> Option<Name> {
+    let mut text = text.strip_suffix('.').unwrap_or(text);
+    while text.len() > Name::MAX {
+        text = text.split_once('.')?.1;
+    }
+    text.parse().ok()
 }
 
 const VERSION: &[u8] = b"v=spf1";
@@ -134,46 +92,58 @@ impl Record {
     }
 
     /// Reads the octets of a TXT record, its character-strings joined.
-    pub fn parse(text: impl Into<Vec<u8>> + AsRef<[u8]>) -> Result<Record, RecordError> {
-        let octets = text.as_ref();
-        if !Record::is_claimed_by(octets) {
-            let start = String::from_utf8_lossy(octets.get(..64).unwrap_or(octets)).into_owned();
+    pub fn parse(text: impl Into<Vec<u8>>) -> Result<Record, RecordError> {
+        let octets = text.into();
+        if !Record::is_claimed_by(&octets) {
+            let start = String::from_utf8_lossy(octets.get(..64).unwrap_or(&octets)).into_owned();
             return Err(RecordError { term: start, what: TermError::Version });
         }
-        // All octets are looked at, without a way out in between: that is what makes it quick.
-        let odd = octets.iter().fold(false, |odd, b| odd | !(0x20..=0x7e).contains(b));
-        if odd {
-            let mut terms = octets.split(|b| *b == b' ');
-            let term = terms.find(|term| !term.iter().all(u8::is_ascii_graphic)).unwrap_or_default();
-            return Err(error(&String::from_utf8_lossy(term), TermError::NotAscii));
-        }
-        let text: Box<str> = String::from_utf8(text.into()).unwrap_or_default().into();
-        let mut terms = Vec::with_capacity(text.len() / 12);
-        let (mut explanation, mut redirect) = (None, None);
-        let mut words = words(&text);
-        while let Some(word) = words.next() {
-            let start = words.at.saturating_sub(word.len());
-            if let Some(kind) = read_network(word) {
-                let text = Span { start, end: words.at };
-                terms.push(Stored { text, spec: Span { start, end: start }, kind });
+        let text = String::from_utf8(octets).map_err(|error| {
+            let (octets, good) = (error.as_bytes(), error.utf8_error().valid_up_to());
+            let start = octets.iter().take(good).rposition(|b| *b == b' ').map_or(0, |blank| blank + 1);
+            let term = octets.get(start..).and_then(|rest| rest.split(|b| *b == b' ').next());
+            self::error(&String::from_utf8_lossy(term.unwrap_or_default()), TermError::NotAscii)
+        })?;
+        // A network, its blank included, is seldom shorter.
+        let directives = Vec::with_capacity(text.len() / 16);
+        let mut record = Record { text: String::new(), directives, explanation: None, redirect: None };
+        let mut rest = text.get(VERSION.len()..).unwrap_or("").as_bytes();
+        while let Some((first, more)) = rest.split_first() {
+            if *first == b' ' {
+                rest = more;
                 continue;
             }
-            let kind = read_term(word).map_err(|what| error(word, what))?;
-            let stored = Stored::new(start, word, kind);
-            let slot = match kind {
-                TermKind::Explanation(_) => Some(&mut explanation),
-                TermKind::Redirect(_) => Some(&mut redirect),
-                _ => None,
-            };
-            if let Some(slot) = slot {
-                if slot.is_some() {
-                    return Err(error(word, TermError::Twice));
-                }
-                *slot = Some(stored.spec);
+            let start = text.len() - rest.len();
+            if let Some((network, behind)) = read_leading(rest) {
+                let (place, qualifier) = (start..text.len() - behind.len(), Qualifier::Pass);
+                record.directives.push(Directive { place, qualifier, mechanism: network });
+                rest = behind;
+                continue;
             }
-            terms.push(stored);
+            let len = rest.iter().position(|b| *b == b' ').unwrap_or(rest.len());
+            let place = start..start + len;
+            let term = text.get(place.clone()).unwrap_or("");
+            record.add(place, term).map_err(|what| error(term, what))?;
+            rest = rest.get(len..).unwrap_or_default();
         }
-        Ok(Record { text, terms, explanation, redirect })
+        Ok(Record { text, ..record })
+    }
+
+    /// Adds a term, if it is right.
+    fn add(&mut self, place: Range<usize>, term: &str) -> Result<(), TermError> {
+        if !term.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(TermError::NotAscii);
+        }
+        let slot = match read_term(term)? {
+            TermKind::Directive(qualifier, mechanism) => {
+                self.directives.push(Directive { place, qualifier, mechanism: mechanism.map(Spec::new) });
+                return Ok(());
+            }
+            TermKind::Explanation(_) => &mut self.explanation,
+            TermKind::Redirect(_) => &mut self.redirect,
+            TermKind::UnknownModifier => return Ok(()),
+        };
+        if slot.replace(place).is_some() { Err(TermError::Twice) } else { Ok(()) }
     }
 
     /// The record as published.
@@ -183,27 +153,35 @@ impl Record {
 
     /// The terms from left to right.
     pub fn terms(&self) -> Terms<'_> {
-        Terms { text: &self.text, terms: self.terms.iter() }
+        Terms { rest: self.text.get(VERSION.len()..).unwrap_or("") }
     }
 
-    /// What one of the terms is, counted from the left, without its domain.
-    pub(super) fn kind(&self, index: usize) -> Option<TermKind<'static>> {
-        self.terms.get(index).map(|stored| stored.kind)
+    pub(super) fn directives(&self) -> &[Directive] {
+        &self.directives
     }
 
-    /// One of the terms, counted from the left.
-    pub(super) fn term(&self, index: usize) -> Option<Term<'_>> {
-        self.terms.get(index).map(|stored| stored.show(&self.text))
+    /// The term at a place.
+    pub(super) fn word(&self, place: &Range<usize>) -> &str {
+        self.text.get(place.clone()).unwrap_or("")
+    }
+
+    /// Where `redirect=` stands, and its domain-spec.
+    pub(super) fn redirect_at(&self) -> Option<(Range<usize>, &str)> {
+        self.redirect.clone().zip(self.redirect())
     }
 
     /// The domain-spec of `redirect=`.
     pub fn redirect(&self) -> Option<&str> {
-        self.redirect.map(|spec| spec.of(&self.text))
+        self.value(&self.redirect)
     }
 
     /// The domain-spec of `exp=`.
     pub fn explanation(&self) -> Option<&str> {
-        self.explanation.map(|spec| spec.of(&self.text))
+        self.value(&self.explanation)
+    }
+
+    fn value(&self, place: &Option<Range<usize>>) -> Option<&str> {
+        self.text.get(place.clone()?)?.split_once('=').map(|(_, value)| value)
     }
 }
 
@@ -216,42 +194,19 @@ impl fmt::Display for Record {
 /// The terms of a record.
 #[derive(Debug, Clone)]
 pub struct Terms<'r> {
-    text: &'r str,
-    terms: std::slice::Iter<'r, Stored>,
+    rest: &'r str,
 }
 
 impl<'r> Iterator for Terms<'r> {
     type Item = Term<'r>;
 
     fn next(&mut self) -> Option<Term<'r>> {
-        self.terms.next().map(|stored| stored.show(self.text))
+        let rest = self.rest.trim_start_matches(' ');
+        let (text, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        self.rest = rest;
+        // All terms were read before, so this is an error only behind the last one.
+        read_term(text).ok().map(|kind| Term { text, kind })
     }
-}
-
-/// The words of a record, and the offset behind the last one.
-#[derive(Debug, Clone)]
-struct Words<'r> {
-    text: &'r str,
-    at: usize,
-}
-
-impl<'r> Iterator for Words<'r> {
-    type Item = &'r str;
-
-    fn next(&mut self) -> Option<&'r str> {
-        let octets = self.text.as_bytes();
-        while octets.get(self.at) == Some(&b' ') {
-            self.at += 1;
-        }
-        let start = self.at;
-        let rest = octets.get(start..).filter(|rest| !rest.is_empty())?;
-        self.at = memchr::memchr(b' ', rest).map_or(octets.len(), |len| start + len);
-        self.text.get(start..self.at)
-    }
-}
-
-fn words(record: &str) -> Words<'_> {
-    Words { text: record, at: VERSION.len() }
 }
 
 fn error(term: &str, what: TermError) -> RecordError {
@@ -260,7 +215,7 @@ fn error(term: &str, what: TermError) -> RecordError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DualCidr, MacroError, Qualifier};
+    use super::super::{DualCidr, MacroError, Mechanism};
     use super::*;
 
     #[test]

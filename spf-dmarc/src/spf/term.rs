@@ -4,11 +4,12 @@
 //!
 //! Standards: RFC 7208 sections 4.6.1, 5, 6 and 12 (the collected grammar).
 //!
-//! Not here: the record as a whole (record.rs), the macro language (macros.rs).
+//! Not here: the record as a whole (record.rs), networks (network.rs), the macro language (macros.rs).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::macros::{self, MacroError, Place};
+use super::network::{DualCidr, prefix, read_ip4, read_ip6, same_v4, same_v6};
 
 /// What a matching mechanism says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,39 +22,6 @@ pub enum Qualifier {
     SoftFail,
     /// `?`.
     Neutral,
-}
-
-/// How many leading bits must agree, for each address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DualCidr {
-    /// 0 to 32.
-    pub v4: u8,
-    /// 0 to 128.
-    pub v6: u8,
-}
-
-impl DualCidr {
-    /// All bits.
-    pub const FULL: DualCidr = DualCidr { v4: 32, v6: 128 };
-
-    /// Whether two addresses of one family agree in the leading bits.
-    pub fn matches(&self, one: IpAddr, other: IpAddr) -> bool {
-        match (one, other) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => same_v4(a, b, self.v4),
-            (IpAddr::V6(a), IpAddr::V6(b)) => same_v6(a, b, self.v6),
-            _ => false,
-        }
-    }
-}
-
-fn same_v4(a: Ipv4Addr, b: Ipv4Addr, bits: u8) -> bool {
-    let differing = u32::from(a) ^ u32::from(b);
-    differing.checked_shr(32_u32.saturating_sub(bits.into())).unwrap_or(0) == 0
-}
-
-fn same_v6(a: Ipv6Addr, b: Ipv6Addr, bits: u8) -> bool {
-    let differing = u128::from(a) ^ u128::from(b);
-    differing.checked_shr(128_u32.saturating_sub(bits.into())).unwrap_or(0) == 0
 }
 
 /// One term of a record.
@@ -69,7 +37,7 @@ pub struct Term<'r> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TermKind<'r> {
     /// A mechanism with its qualifier.
-    Directive(Qualifier, Mechanism<'r>),
+    Directive(Qualifier, Mechanism<&'r str>),
     /// `redirect=domain-spec`.
     Redirect(&'r str),
     /// `exp=domain-spec`.
@@ -78,25 +46,60 @@ pub enum TermKind<'r> {
     UnknownModifier,
 }
 
-/// A mechanism. Domains are macro strings.
+/// A mechanism, with domain-specs as `S`: in a [`Term`] the macro strings as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism<'r> {
+pub enum Mechanism<S> {
     /// Matches always.
     All,
     /// Matches if the other record says pass.
-    Include(&'r str),
+    Include(S),
     /// Matches if an address of the name is the client's.
-    A(Option<&'r str>, DualCidr),
+    A(Option<S>, DualCidr),
     /// Matches if an address of a mail exchange is the client's.
-    Mx(Option<&'r str>, DualCidr),
+    Mx(Option<S>, DualCidr),
     /// Matches if the validated name of the client lies within the domain; not to be used (RFC 7208 5.5).
-    Ptr(Option<&'r str>),
+    Ptr(Option<S>),
     /// An IPv4 network.
     Ip4(Ipv4Addr, u8),
     /// An IPv6 network.
     Ip6(Ipv6Addr, u8),
     /// Matches if the name has any IPv4 address.
-    Exists(&'r str),
+    Exists(S),
+}
+
+impl<S> Mechanism<S> {
+    pub(super) fn map<T>(self, spec: impl FnOnce(S) -> T) -> Mechanism<T> {
+        match self {
+            Mechanism::All => Mechanism::All,
+            Mechanism::Include(s) => Mechanism::Include(spec(s)),
+            Mechanism::A(s, cidr) => Mechanism::A(s.map(spec), cidr),
+            Mechanism::Mx(s, cidr) => Mechanism::Mx(s.map(spec), cidr),
+            Mechanism::Ptr(s) => Mechanism::Ptr(s.map(spec)),
+            Mechanism::Ip4(net, bits) => Mechanism::Ip4(net, bits),
+            Mechanism::Ip6(net, bits) => Mechanism::Ip6(net, bits),
+            Mechanism::Exists(s) => Mechanism::Exists(spec(s)),
+        }
+    }
+
+    pub(super) fn spec(&self) -> Option<&S> {
+        match self {
+            Mechanism::Include(spec) | Mechanism::Exists(spec) => Some(spec),
+            Mechanism::A(spec, _) | Mechanism::Mx(spec, _) | Mechanism::Ptr(spec) => spec.as_ref(),
+            Mechanism::All | Mechanism::Ip4(..) | Mechanism::Ip6(..) => None,
+        }
+    }
+
+    /// Whether `all` or a network holds the address; `None` for what DNS must tell.
+    #[inline]
+    pub(super) fn holds(&self, ip: IpAddr) -> Option<bool> {
+        match (self, ip) {
+            (Mechanism::All, _) => Some(true),
+            (Mechanism::Ip4(net, bits), IpAddr::V4(ip)) => Some(same_v4(*net, ip, *bits)),
+            (Mechanism::Ip6(net, bits), IpAddr::V6(ip)) => Some(same_v6(*net, ip, *bits)),
+            (Mechanism::Ip4(..) | Mechanism::Ip6(..), _) => Some(false),
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with a term.
@@ -141,21 +144,7 @@ impl From<MacroError> for TermError {
     }
 }
 
-/// `ip4:` and `ip6:` as they nearly always are written; they make up most of most records. Everything else, and
-/// everything wrong, is for [`read_term`].
-pub(super) fn read_network(text: &str) -> Option<TermKind<'static>> {
-    let v4 = match text.as_bytes().first_chunk()? {
-        b"ip4:" => true,
-        b"ip6:" => false,
-        _ => return None,
-    };
-    let (most, argument) = (if v4 { 32 } else { 128 }, text.get(4..)?);
-    let (address, bits) = network(argument, most).ok()?;
-    let mechanism =
-        if v4 { Mechanism::Ip4(ip4(address)?, bits) } else { Mechanism::Ip6(ip6(address)?, bits) };
-    Some(TermKind::Directive(Qualifier::Pass, mechanism))
-}
-
+/// Reads one term: visible ASCII.
 pub(super) fn read_term(text: &str) -> Result<TermKind<'_>, TermError> {
     let end = text.bytes().position(|b| matches!(b, b':' | b'/' | b'=')).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
@@ -189,7 +178,7 @@ fn read_modifier<'r>(name: &str, value: &'r str) -> Result<TermKind<'r>, TermErr
     Ok(TermKind::UnknownModifier)
 }
 
-fn read_mechanism<'r>(name: &str, rest: &'r str) -> Result<Mechanism<'r>, TermError> {
+fn read_mechanism<'r>(name: &str, rest: &'r str) -> Result<Mechanism<&'r str>, TermError> {
     const NAMES: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists"];
     let argument = rest.strip_prefix(':');
     let domain = || {
@@ -211,96 +200,15 @@ fn read_mechanism<'r>(name: &str, rest: &'r str) -> Result<Mechanism<'r>, TermEr
         Some("ptr") if rest.is_empty() => Ok(Mechanism::Ptr(None)),
         Some("ptr") => domain().map(|spec| Mechanism::Ptr(Some(spec))),
         Some("ip4") => {
-            let (address, bits) = network(argument.ok_or(TermError::Argument)?, 32)?;
-            Ok(Mechanism::Ip4(ip4(address).ok_or(TermError::Address)?, bits))
+            let (address, bits) = read_ip4(argument.ok_or(TermError::Argument)?)?;
+            Ok(Mechanism::Ip4(address, bits))
         }
         Some("ip6") => {
-            let (address, bits) = network(argument.ok_or(TermError::Argument)?, 128)?;
-            Ok(Mechanism::Ip6(ip6(address).ok_or(TermError::Address)?, bits))
+            let (address, bits) = read_ip6(argument.ok_or(TermError::Argument)?)?;
+            Ok(Mechanism::Ip6(address, bits))
         }
         _ => Err(TermError::UnknownMechanism),
     }
-}
-
-/// Four numbers of at most 255 without leading zeros, as the standard library reads them, in a third of its time.
-fn ip4(text: &str) -> Option<Ipv4Addr> {
-    let (mut address, mut number, mut digits, mut dots) = (0_u32, 0_u32, 0_u8, 0_u8);
-    for b in text.bytes() {
-        match b {
-            b'0'..=b'9' if digits < 3 && (digits == 0 || number > 0) => {
-                number = number * 10 + u32::from(b - b'0');
-                digits += 1;
-            }
-            b'.' if digits > 0 && number < 256 && dots < 3 => {
-                (address, number, digits) = (address << 8 | number, 0, 0);
-                dots += 1;
-            }
-            _ => return None,
-        }
-    }
-    (digits > 0 && number < 256 && dots == 3).then(|| (address << 8 | number).into())
-}
-
-/// Groups of one to four hexadecimal digits with one gap at most; what ends in an IPv4 address is left to the standard
-/// library.
-fn ip6(text: &str) -> Option<Ipv6Addr> {
-    let (mut head, mut tail) = (0_u128, 0_u128);
-    let (mut groups, mut behind_gap, mut gap) = (0_u32, 0_u32, false);
-    let mut rest = text.as_bytes();
-    if let Some(more) = rest.strip_prefix(b"::") {
-        (gap, rest) = (true, more);
-    }
-    while !rest.is_empty() {
-        let (mut group, mut digits) = (0_u128, 0_u32);
-        while let Some((b, more)) = rest.split_first()
-            && let Some(digit) = char::from(*b).to_digit(16)
-        {
-            (group, digits, rest) = (group << 4 | u128::from(digit), digits + 1, more);
-            if digits > 4 {
-                return None;
-            }
-        }
-        if digits == 0 || groups == 8 {
-            return None;
-        }
-        groups += 1;
-        let half = if gap { &mut tail } else { &mut head };
-        *half = *half << 16 | group;
-        behind_gap += u32::from(gap);
-        match rest {
-            [] => break,
-            [b':', b':', more @ ..] if !gap => (gap, rest) = (true, more),
-            [b':', more @ ..] if !more.is_empty() => rest = more,
-            [b'.', ..] => return text.parse().ok(),
-            _ => return None,
-        }
-    }
-    match gap {
-        true if groups < 8 => {
-            Some((head.checked_shl(16 * (8 - (groups - behind_gap))).unwrap_or(0) | tail).into())
-        }
-        false if groups == 8 => Some(head.into()),
-        _ => None,
-    }
-}
-
-fn network(text: &str, most: u8) -> Result<(&str, u8), TermError> {
-    match text.bytes().position(|b| b == b'/').and_then(|at| text.split_at_checked(at)) {
-        None => Ok((text, most)),
-        Some((address, bits)) => Ok((address, prefix(bits.get(1..).unwrap_or(""), most)?)),
-    }
-}
-
-fn prefix(text: &str, most: u8) -> Result<u8, TermError> {
-    let digit = |b: u8| b.is_ascii_digit().then(|| u16::from(b - b'0'));
-    let bits = match *text.as_bytes() {
-        [one] => digit(one),
-        [b'0', ..] => None,
-        [one, two] => digit(one).zip(digit(two)).map(|(one, two)| one * 10 + two),
-        [b'1', two, three] => digit(two).zip(digit(three)).map(|(two, three)| 100 + two * 10 + three),
-        _ => None,
-    };
-    bits.and_then(|bits| u8::try_from(bits).ok()).filter(|bits| *bits <= most).ok_or(TermError::Prefix)
 }
 
 /// `[ ":" domain-spec ] [ "/" n ] [ "//" n ]`. A slash may also stand in the domain-spec, so the prefix lengths
@@ -312,13 +220,13 @@ fn target(rest: &str) -> Result<(Option<&str>, DualCidr), TermError> {
     if let Some((before, bits)) = head.split_at_checked(unnumbered(head))
         && let Some(before) = before.strip_suffix("//")
     {
-        cidr.v6 = prefix(bits, 128)?;
+        cidr.v6 = prefix(bits.as_bytes(), 128)?;
         head = before;
     }
     if let Some((before, bits)) = head.split_at_checked(unnumbered(head))
         && let Some(before) = before.strip_suffix('/')
     {
-        cidr.v4 = prefix(bits, 32)?;
+        cidr.v4 = prefix(bits.as_bytes(), 32)?;
         head = before;
     }
     match head.strip_prefix(':') {
@@ -333,15 +241,18 @@ fn check_domain(spec: &str) -> Result<(), TermError> {
     if spec.is_empty() {
         return Err(TermError::Argument);
     }
-    macros::check(spec, Place::Term)?;
-    if ends_in_macro(spec) {
-        return Ok(());
+    // A term is visible ASCII, so what has no macro is right.
+    if spec.bytes().any(|b| b == b'%') {
+        macros::check(spec, Place::Term)?;
+        if ends_in_macro(spec) {
+            return Ok(());
+        }
     }
-    let undotted = spec.strip_suffix('.').unwrap_or(spec);
-    match undotted.rsplit_once('.') {
-        Some((_, top)) if is_top_label(top) => Ok(()),
-        _ => Err(TermError::Domain),
-    }
+    let octets = spec.as_bytes();
+    let undotted = octets.strip_suffix(b".").unwrap_or(octets);
+    let dot = undotted.iter().rposition(|b| *b == b'.').ok_or(TermError::Domain)?;
+    let top = undotted.get(dot + 1..).unwrap_or_default();
+    if is_top_label(top) { Ok(()) } else { Err(TermError::Domain) }
 }
 
 /// Whether a checked macro string ends in a macro-expand, which `%%`, `%_` and `%-` are, too.
@@ -359,94 +270,11 @@ fn ends_in_macro(spec: &str) -> bool {
 }
 
 /// `toplabel`: letters, digits and inner hyphens, but not digits alone.
-fn is_top_label(label: &str) -> bool {
-    !label.is_empty()
-        && !label.starts_with('-')
-        && !label.ends_with('-')
-        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !label.bytes().all(|b| b.is_ascii_digit())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_agree_in_their_leading_bits() {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let cidr = |v4, v6| DualCidr { v4, v6 };
-        assert!(cidr(24, 128).matches(ip("192.0.2.1"), ip("192.0.2.255")));
-        assert!(!cidr(25, 128).matches(ip("192.0.2.1"), ip("192.0.2.255")));
-        assert!(cidr(0, 0).matches(ip("192.0.2.1"), ip("10.0.0.1")));
-        assert!(cidr(0, 0).matches(ip("::1"), ip("2001:db8::1")));
-        assert!(!cidr(0, 0).matches(ip("::1"), ip("10.0.0.1")));
-        assert!(cidr(32, 33).matches(ip("2001:db8:8000::"), ip("2001:db8:ffff::")));
-        assert!(!cidr(32, 33).matches(ip("2001:db8:8000::"), ip("2001:db8:7fff::")));
+fn is_top_label(label: &[u8]) -> bool {
+    let (mut fits, mut digits) = (!matches!(label, [] | [b'-', ..] | [.., b'-']), true);
+    for b in label {
+        fits &= b.is_ascii_alphanumeric() || *b == b'-';
+        digits &= b.is_ascii_digit();
     }
-
-    /// The quick readers beside the standard library's.
-    #[test]
-    fn numbers_are_read_as_the_standard_library_reads_them() {
-        for text in [
-            "0.0.0.0",
-            "255.255.255.255",
-            "192.0.2.1",
-            "256.0.0.1",
-            "1.2.3",
-            "1.2.3.4.5",
-            "1.2.3.",
-            ".1.2.3",
-            "1..2.3",
-            "01.2.3.4",
-            "1.2.3.00",
-            "1.2.3.04",
-            "1.2.3.1000",
-            "1.2.3.4 ",
-            "+1.2.3.4",
-            "",
-            "a.b.c.d",
-            "999.1.1.1",
-            "1.2.3.-4",
-        ] {
-            assert_eq!(ip4(text), text.parse().ok(), "{text:?}");
-        }
-        for text in [
-            "::",
-            "::1",
-            "1::",
-            "1:2:3:4:5:6:7:8",
-            "1:2:3:4:5:6:7::",
-            "::2:3:4:5:6:7:8",
-            "1:2:3:4::5:6:7:8",
-            "1::2::3",
-            "12345::",
-            ":1",
-            "1:",
-            ":::",
-            "1:::2",
-            "2001:DB8::ffff",
-            "::192.0.2.1",
-            "1::192.0.2.1:3",
-            "g::",
-            "1:2:3:4:5:6:7:8:9",
-            "1:2:3:4:5:6:7",
-            "",
-            ":",
-            "::%1",
-            "1::2:",
-            "fe80::1/",
-            "::1.2.3",
-            "1:2:3:4:5:6:1.2.3.4",
-        ] {
-            assert_eq!(ip6(text), text.parse().ok(), "{text:?}");
-        }
-        for bits in 0..=300_u16 {
-            let text = bits.to_string();
-            assert_eq!(prefix(&text, 128).ok(), text.parse().ok().filter(|bits| *bits <= 128), "{text}");
-            assert!(prefix(&format!("0{bits}"), 128).is_err());
-        }
-        for text in ["", "+1", "-1", " 1", "1x", "1288", "000"] {
-            assert_eq!(prefix(text, 128), Err(TermError::Prefix), "{text:?}");
-        }
-    }
+    fits && !digits
 }

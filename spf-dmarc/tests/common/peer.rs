@@ -78,7 +78,7 @@ fn show(record: &Record) -> Value {
         Record::Mx { preference, exchange } => json!([preference, exchange.to_string()]),
         Record::Cname(name) | Record::Ns(name) | Record::Ptr(name) => json!(name.to_string()),
         // Octets as the characters of the same number, so that JSON holds them.
-        other => json!(other.text().unwrap_or_default().into_iter().map(char::from).collect::<String>()),
+        other => json!(other.text().unwrap_or_default().iter().copied().map(char::from).collect::<String>()),
     }
 }
 

@@ -83,6 +83,7 @@ impl Check {
             authserv_id: &self.authserv_id,
             now: dkim::time(self.time),
             sha1: self.legacy,
+            memory: None,
         };
         Findings::of(inspection, resolver, message, |query| self.options.apply(query)).await
     }

@@ -3,6 +3,7 @@
 //! Each finding names a check, how it stands, what that means in plain words, and the record to publish if one is
 //! missing. Nothing is fetched but DNS.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
@@ -405,7 +406,8 @@ impl Examination<'_> {
 
     async fn texts(&self, name: &Name) -> Vec<Vec<u8>> {
         let answer = self.resolver.lookup(name, RecordKind::Txt).await;
-        answer.iter().flat_map(|answer| answer.records()).filter_map(Record::text).collect()
+        let texts = answer.iter().flat_map(|answer| answer.records()).filter_map(Record::text);
+        texts.map(Cow::into_owned).collect()
     }
 }
 

@@ -157,7 +157,7 @@ async fn is_in_dns(
     let Ok(answer) = resolver.lookup(&name(selector, domain)?, RecordKind::Txt).await else {
         return Ok(false);
     };
-    let texts: Vec<Vec<u8>> = answer.records().iter().filter_map(|record| record.text()).collect();
+    let texts: Vec<_> = answer.records().iter().filter_map(|record| record.text()).collect();
     // Two records would be undefined (RFC 6376 3.6.2.2): not published yet.
     Ok(matches!(&texts[..], [one] if parse(one).is_ok_and(|record| record.has_same_key(&ours))))
 }
