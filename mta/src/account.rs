@@ -60,6 +60,16 @@ impl Credential {
     }
 }
 
+/// Tokens are the same only if they come from the same keeper.
+impl PartialEq for Credential {
+    fn eq(&self, other: &Credential) -> bool {
+        let keeper = |one: &Credential| one.tokens.as_ref().map(Arc::as_ptr);
+        self.credentials == other.credentials
+            && self.mechanisms == other.mechanisms
+            && keeper(self) == keeper(other)
+    }
+}
+
 /// An account at a smart host, by its name in the configuration.
 ///
 /// ```
@@ -132,12 +142,15 @@ impl RelayAccount {
         &self.name
     }
 
-    /// Takes other credentials from now on, and tries at once if it was resting.
+    /// Takes other credentials from now on, and tries at once if it was resting. With the same password as before, open
+    /// connections stay in use.
     pub fn replace(&self, credential: Credential) {
         let mut state = self.state();
-        state.credential = credential;
-        state.version += 1;
         state.resting = None;
+        if state.credential != credential {
+            state.credential = credential;
+            state.version += 1;
+        }
     }
 
     pub(crate) fn is_clear_on_loopback(&self) -> bool {

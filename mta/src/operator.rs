@@ -15,6 +15,7 @@ use crate::Mta;
 use crate::feedback::FeedbackCounts;
 use crate::pipeline::{self, Brought};
 use crate::system::System;
+use crate::{Via, ViaError};
 
 /// Lanes that are looked at without giving the scheduler back in between.
 const LANES: usize = 1000;
@@ -79,6 +80,17 @@ impl Operator {
     /// What keeps the spool from being read. Damaged records are items of the page, no error.
     pub async fn messages(&self, after: Option<SpoolId>, limit: usize) -> Result<Page, SpoolError> {
         self.system.spool.scan(Scan::Messages { after, limit }).await
+    }
+
+    /// What mail can be bound to, as orders have it: the name of a route, or what [`Via`] reads.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn read_route(&self, text: &str) -> Result<String, ViaError> {
+        match self.system.delivery.routes().named(text) {
+            Some(rule) => Ok(rule.name().to_owned()),
+            None => text.parse::<Via>().map(|via| via.to_string()),
+        }
     }
 
     /// The orders in force.

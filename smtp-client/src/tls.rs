@@ -27,6 +27,9 @@ pub enum Trust {
     /// The certification authorities of Mozilla's programme, compiled in.
     #[cfg(feature = "webpki-roots")]
     Web,
+    /// The same, and these: a private authority beside the public ones.
+    #[cfg(feature = "webpki-roots")]
+    WebAnd(Vec<CertificateDer<'static>>),
     /// These authorities only; none at all is possible, and then nothing is ever verified.
     Roots(Vec<CertificateDer<'static>>),
 }
@@ -120,14 +123,19 @@ impl TlsClient {
     pub fn new(trust: &Trust, clock: Arc<dyn Clock>) -> Result<TlsClient, TlsSetupError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut store = RootCertStore::empty();
-        match trust {
+        #[cfg(feature = "webpki-roots")]
+        if matches!(trust, Trust::Web | Trust::WebAnd(_)) {
+            store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        let own = match trust {
             #[cfg(feature = "webpki-roots")]
-            Trust::Web => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-            Trust::Roots(roots) => {
-                for (index, root) in roots.iter().enumerate() {
-                    store.add(root.clone()).map_err(|why| TlsSetupError::Root { index, why })?;
-                }
-            }
+            Trust::Web => &[][..],
+            #[cfg(feature = "webpki-roots")]
+            Trust::WebAnd(roots) => roots,
+            Trust::Roots(roots) => roots,
+        };
+        for (index, root) in own.iter().enumerate() {
+            store.add(root.clone()).map_err(|why| TlsSetupError::Root { index, why })?;
         }
         // The builder fails only for an empty store, which here means that nothing can be verified.
         let roots =

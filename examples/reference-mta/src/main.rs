@@ -15,6 +15,7 @@ mod log;
 mod outbound;
 mod pacing;
 mod preflight;
+mod relay_accounts;
 mod reporting;
 mod rotation_file;
 mod shared_counts;

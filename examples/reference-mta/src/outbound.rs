@@ -1,39 +1,73 @@
-//! The outbound half of `postwright serve` from its configuration: routes, MTA-STS, TLS reports.
+//! The outbound half of `postwright serve` from its configuration: routes and their accounts, classes of mail, MTA-STS, TLS reports.
 //!
 //! Not here: what the parts do (the library), the configuration's shape (config/schema.rs).
 
+use std::path::Path;
 use std::sync::Arc;
 
-use postwright::core::World;
-use postwright::smtp_client::Trust;
-use postwright::smtp_client::policy::Level;
-use postwright::{Builder, FileStore, HttpsClient, MtaSts, Routes, TlsReporting, TlsReports, Via};
+use postwright::core::{Envelope, World};
+use postwright::smtp_client::{Client, Trust};
+use postwright::{Builder, Class, FileStore, HttpsClient, MtaSts, TlsReporting, TlsReports, Visit};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::commands::Failure;
-use crate::config::{Config, Lmtp, SmartHost};
+use crate::config::Config;
+use crate::config::route::{self, ClassOf};
+use crate::relay_accounts::RelayAccounts;
 
-/// Where mail goes.
-pub(crate) fn routes(config: &Config) -> Routes {
-    let mut routes = match &config.delivery.smart_host {
-        Some(SmartHost { host, port }) => Routes::smart_host(host.clone(), *port),
-        None => Routes::mx(),
-    };
+/// Where mail goes, with which accounts, and whose mail it is.
+pub(crate) fn with_routes(
+    builder: Builder,
+    config: &Config,
+    world: &World,
+    accounts: &RelayAccounts,
+) -> Result<Builder, Failure> {
+    let mut routes = route::routes(config, accounts.all()).map_err(Failure::new)?;
     routes.mx_port = config.delivery.port;
     routes.rules.prohibit_private = !config.delivery.private_addresses;
     routes.rules.own_names = vec![config.hostname.clone()];
     routes.rules.own_addresses = config.listen.iter().map(|listener| listener.address.ip()).collect();
-    let tls = Level::Opportunistic;
-    for route in &config.route {
-        let via = match (route.host.clone(), route.lmtp.clone()) {
-            (_, Some(Lmtp::Socket(path))) => Via::LmtpSocket(path),
-            (_, Some(Lmtp::Host(SmartHost { host, port }))) => Via::Lmtp { host, port, tls },
-            (Some(SmartHost { host, port }), None) => Via::SmartHost { host, port, tls },
-            // The check of the configuration has refused it.
-            (None, None) => continue,
-        };
-        routes = routes.with_domain(route.domain.clone(), via);
+    let mut builder = builder.routes(routes);
+    if let Some(path) = &config.delivery.roots {
+        let trust = Trust::WebAnd(roots(path)?);
+        let client = Client::new(&trust, world.clock.clone());
+        builder = builder.relay_client(client.map_err(|error| wrong_roots(path, &error))?);
     }
-    routes
+    if !config.class.is_empty() {
+        let classes = config.class.clone();
+        builder = builder.classes(move |visit, envelope| class_of(&classes, visit, envelope));
+    }
+    Ok(builder)
+}
+
+/// The certificates of a PEM file.
+pub(crate) fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(roots) if roots.is_empty() => Err(wrong_roots(path, &"holds no certificate")),
+        Ok(roots) => Ok(roots),
+        Err(error) => Err(wrong_roots(path, &error)),
+    }
+}
+
+fn wrong_roots(path: &Path, what: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("delivery.roots: {}: {what}", path.display()))
+}
+
+/// The first class that fits mail of ours; what strangers send is of none.
+fn class_of(classes: &[ClassOf], visit: &Visit<'_>, envelope: &Envelope) -> Class {
+    let fits = |class: &&ClassOf| {
+        let from = class.from.is_empty() || class.from.iter().any(|net| net.contains(visit.peer.ip()));
+        let senders = &class.sender.0;
+        from && (senders.is_empty() || senders.iter().any(|sender| sender.fits(&envelope.reverse_path)))
+    };
+    let found = classes.iter().filter(|_| visit.trusted).find(fits);
+    let name = |name: &String| name.as_str().into();
+    found.map_or_else(Class::default, |class| Class {
+        tenant: name(&class.tenant),
+        stream: name(&class.stream),
+    })
 }
 
 /// Adds what keeps to the policies of other domains and reports to them, as far as it is configured.

@@ -17,7 +17,10 @@ use std::time::Duration;
 
 use postwright::bounce::classify::Classifier;
 use postwright::core::{Clock, Timestamp, World};
-use postwright::shaping::{AdaptSettings, MemoryTokenStore, Settings, Shaper, TokenStore};
+use postwright::shaping::{
+    AdaptSettings, Bound, Dimension, Kind, Layer, MemoryTokenStore, Policy, Rules, Scope, Settings, Shaper,
+    TokenStore,
+};
 use postwright::{Pace, Shaped};
 
 use crate::commands::Failure;
@@ -47,13 +50,24 @@ type Opened = (Arc<dyn Pace>, Arc<Keeper>);
 
 /// The pace that the rules file describes, and who keeps its state; nothing without a rules file.
 pub(crate) fn open(config: &Config, world: &World) -> Result<Option<Opened>, Failure> {
-    let Some(path) = &config.delivery.shaping else { return Ok(None) };
-    let rules = Arc::new(crate::commands::load_rules(path)?);
+    let limits = limits_of_routes(config)?;
+    let (rules, policy, shown) = match &config.delivery.shaping {
+        Some(path) => {
+            let rules = crate::commands::load_rules(path)?;
+            (rules.clone(), rules.policy, path.display().to_string())
+        }
+        None if limits.is_empty() => return Ok(None),
+        // The limits of routes alone, without the table of providers, which comes with every rules file.
+        None => {
+            let rules = Rules::parse("").map_err(|_| Failure::new("an empty rules file is none"))?;
+            (rules, Policy::new(), "none".to_owned())
+        }
+    };
+    let rules = Arc::new(rules);
     let file = config.delivery.shaping_state.clone();
     if let (None, Some(plan)) = (&file, rules.warmups.first()) {
         return Err(Failure::new(format!(
-            "{}: warm-up.{} needs delivery.shaping_state, a file that keeps its progress over restarts",
-            path.display(),
+            "{shown}: warm-up.{} needs delivery.shaping_state, a file that keeps its progress over restarts",
             plan.name
         )));
     }
@@ -69,11 +83,13 @@ pub(crate) fn open(config: &Config, world: &World) -> Result<Option<Opened>, Fai
     adapt.rules.extend(rules.automation.iter().cloned());
     let mut settings = Settings::default();
     settings.lease = LEASE;
-    settings.adapt = Some(adapt);
-    let shaper = Arc::new(Shaper::with_settings(rules.policy.clone(), tokens, settings));
+    // Whoever gives no rules does not ask for a pace that changes by itself.
+    settings.adapt = config.delivery.shaping.as_ref().map(|_| adapt);
+    let policy = limits.into_iter().fold(policy, Policy::with);
+    let shaper = Arc::new(Shaper::with_settings(policy, tokens, settings));
     shaper.set_warmups(rules.warmups.clone(), now);
     let restored = shaper.restore_warmups(&saved.warmups);
-    tracing::info!(rules = %path.display(), restored, orderly = saved.orderly, "shaping");
+    tracing::info!(rules = shown, restored, orderly = saved.orderly, "shaping");
     let (pools, providers) = (rules.clone(), rules.clone());
     let pace = Shaped::new(shaper.clone(), Arc::new(Classifier::built_in()))
         .with_egress(rules.egress.clone(), world.entropy.clone(), move |tenant, stream| {
@@ -84,6 +100,29 @@ pub(crate) fn open(config: &Config, world: &World) -> Result<Option<Opened>, Fai
     // Before anything is sent: from here on daily caps keep to what is written.
     keeper.save(false).map_err(Failure::new)?;
     Ok(Some((Arc::new(pace), keeper)))
+}
+
+/// What `[[route]]` sections limit, by the name of the route, whatever source its mail leaves by.
+fn limits_of_routes(config: &Config) -> Result<Vec<Layer>, Failure> {
+    let mut layers = Vec::new();
+    for route in &config.route {
+        let Some(name) = route.name.as_ref().filter(|_| route.is_limited()) else { continue };
+        let at_most = |number: &u32| Bound::AtMost(*number);
+        let bounds = [
+            (Kind::Concurrency, route.connections.as_ref().map(at_most)),
+            (Kind::MessagesPerConnection, route.messages_per_connection.as_ref().map(at_most)),
+            (Kind::Messages, route.rate.map(|rate| Bound::Rate(rate.0))),
+        ];
+        let by_site = Scope::of(&[Dimension::Site]);
+        let mut layer = Layer::of(Dimension::Site, name).named(&format!("[[route]] {name}"));
+        for (kind, bound) in bounds {
+            if let Some(bound) = bound {
+                layer = layer.set_by(by_site, kind, &[bound]).map_err(Failure::new)?;
+            }
+        }
+        layers.push(layer);
+    }
+    Ok(layers)
 }
 
 /// Where it is counted: on a server, or here, which then has to be kept.

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::config::feedback::{self, Recipients};
 use crate::keys::Keys;
 use crate::listener::{accounts, tls};
+use crate::{outbound, relay_accounts};
 
 /// Reads the files that `serve` would read.
 pub(crate) fn check(config: &Config, now: Timestamp) -> Result<(), Failure> {
@@ -26,6 +27,8 @@ pub(crate) fn check(config: &Config, now: Timestamp) -> Result<(), Failure> {
     config.feedback.keys.as_deref().map_or(Ok(()), |path| feedback::keys(path).map(drop))?;
     config.delivery.shaping.as_deref().map_or(Ok(()), |path| crate::commands::load_rules(path).map(drop))?;
     config.dns.zone.as_deref().map_or(Ok(()), |path| crate::commands::load_zone(path).map(drop))?;
+    config.delivery.roots.as_deref().map_or(Ok(()), |path| outbound::roots(path).map(drop))?;
+    relay_accounts::check(config)?;
     Keys::check(config, now)
 }
 
@@ -67,6 +70,11 @@ fn secrets(config: &Config) -> Vec<(&'static str, &Path)> {
     found.extend(config.dkim.iter().filter_map(|dkim| Some(("dkim.key", dkim.key.as_deref()?))));
     found.extend(config.arc.iter().map(|arc| ("arc.key", arc.key.as_path())));
     found.extend(config.accounts.file.as_deref().map(|path| ("accounts.file", path)));
+    let relays = config.credentials.iter();
+    found.extend(
+        relays.clone().filter_map(|one| Some(("credentials.password_file", one.password_file.as_deref()?))),
+    );
+    found.extend(relays.filter_map(|one| Some(("credentials.token_file", one.token_file.as_deref()?))));
     found.extend(config.feedback.keys.as_deref().map(|path| ("feedback.keys", path)));
     if config.spool.postgres.is_none() {
         found.push(("spool.path", &config.spool.path));

@@ -24,6 +24,7 @@ use crate::control::{Control, Desk};
 use crate::keys::Keys;
 use crate::listener::Listeners;
 use crate::pacing::Keeper;
+use crate::relay_accounts::RelayAccounts;
 use crate::{log, outbound, preflight, signals};
 
 /// `postwright serve --config FILE`, or a quick relay without a file.
@@ -99,9 +100,10 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
     let resolver = resolver(&config, &clock)?;
     let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver };
     let keys = Keys::load(&config, &world)?;
+    let accounts = RelayAccounts::load(&config, &world)?;
     let hangups = signals::Hangups::listen();
     let mut listeners = Listeners::new(&config, &world)?;
-    let (mta, reports, keeper) = assemble(&config, world, metrics.clone(), spool, &keys)?;
+    let (mta, reports, keeper) = assemble(&config, world, metrics.clone(), spool, &keys, &accounts)?;
     let budget = Budget::new(config.limits.memory.size());
     let mut servers = Vec::new();
     for listener in &config.listen {
@@ -145,9 +147,14 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
         }
     };
     let delivering = crate::pacing::kept(keeper.as_ref(), delivering);
+    let again = || {
+        keys.reload(file.as_deref());
+        accounts.reload(file.as_deref(), &mta.operator());
+        listeners.reload();
+    };
     let reloading = async {
         tokio::select! {
-            () = hangups.each(|| { keys.reload(file.as_deref()); listeners.reload(); }) => {}
+            () = hangups.each(again) => {}
             () = listeners.tidy() => {}
             () = stopping() => {}
         }
@@ -179,12 +186,12 @@ fn assemble(
     metrics: Arc<Metrics>,
     spool: Arc<dyn Spool>,
     keys: &Keys,
+    accounts: &RelayAccounts,
 ) -> Result<Assembled, Failure> {
     let client = Client::new(&Trust::Web, world.clock.clone()).map_err(Failure::new)?;
     let reports = crate::reporting::open(config, &world)?;
     let policies = policies(config, &world, reports.as_ref(), keys);
     let mut builder = Mta::builder(config.hostname.clone(), world.clone(), spool, client)
-        .routes(outbound::routes(config))
         .settings(|settings| {
             settings.retry.first = config.retry.first;
             settings.retry.longest = config.retry.longest;
@@ -198,6 +205,7 @@ fn assemble(
         })
         .observer(metrics)
         .observer(Arc::new(log::Events));
+    builder = outbound::with_routes(builder, config, &world, accounts)?;
     for policy in policies {
         builder = builder.policy(policy);
     }

@@ -54,13 +54,24 @@ pub(super) fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     own.filter(|(_, line)| names(line)).map(|(index, _)| index + 1).next()
 }
 
+/// Where the section of that number begins among those of its name, all counted from 1.
+pub(super) fn line_of_section(text: &str, section: &str, number: usize) -> Option<usize> {
+    let header = format!("[[{section}]]");
+    let mut lines = text.lines().enumerate().filter(|(_, line)| line.trim() == header);
+    lines.nth(number.checked_sub(1)?).map(|(index, _)| index + 1)
+}
+
 /// The expected name that is most like the unknown one, both read from serde's message, which quotes names.
 fn nearest(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if !message.starts_with("unknown") {
         return None;
     }
-    let wrong = quoted.next()?;
+    nearest_of(quoted.next()?, quoted)
+}
+
+/// The name that is most like a wrong one, if any is.
+pub(super) fn nearest_of<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let alike = |name: &str| strsim::jaro_winkler(wrong, name);
-    quoted.filter(|name| alike(name) >= ALIKE).max_by(|a, b| alike(a).total_cmp(&alike(b)))
+    names.filter(|name| alike(name) >= ALIKE).max_by(|a, b| alike(a).total_cmp(&alike(b)))
 }

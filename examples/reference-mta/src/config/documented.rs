@@ -5,7 +5,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
 use super::listen::{AccountsConfig, Certificate, Dnsbl, Greylist, Listener, Tls};
-use super::{Config, Limits, schema};
+use super::{Config, Limits, route, schema};
 
 /// Asks a type for the names of its fields, by offering it nothing.
 struct Names<'a>(&'a mut &'static [&'static str]);
@@ -99,7 +99,9 @@ fn every_key_has_its_row() {
         ("[feedback]", fields::<schema::Feedback>()),
         ("[arc]", fields::<schema::ArcKey>()),
         ("[[dkim]]", fields::<schema::DkimKey>()),
-        ("[[route]]", fields::<schema::RouteTo>()),
+        ("[[route]]", fields::<route::RouteTo>()),
+        ("[[credentials]]", fields::<route::Credentials>()),
+        ("[[class]]", fields::<route::ClassOf>()),
         ("[limits]", fields::<Limits>()),
     ];
     for (name, keys) in sections {

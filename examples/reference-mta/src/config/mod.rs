@@ -14,19 +14,18 @@ mod listen;
 mod network;
 mod redis;
 mod reports;
+pub(crate) mod route;
 mod schema;
 
 use std::path::Path;
 use std::time::Duration;
-
-use postwright_core::Domain;
 
 pub(crate) use limits::Limits;
 pub(crate) use listen::{Clients, Dnsbl, Greylist, Listener, Role, Tls, TlsMode};
 pub(crate) use network::Network;
 pub(crate) use redis::RedisServer;
 pub(crate) use schema::{
-    ArcKey, Config, DEFAULT_TEXT, Delivery, DkimKey, Dmarc, Feedback as FeedbackConfig, Lmtp, SmartHost, span,
+    ArcKey, Config, DEFAULT_TEXT, Delivery, DkimKey, Dmarc, Feedback as FeedbackConfig, SmartHost, span,
 };
 
 use crate::commands::Failure;
@@ -59,6 +58,9 @@ impl Config {
 
     /// Where the key that a complaint begins with is written.
     fn line_of(&self, complaint: &str, text: &str) -> Option<usize> {
+        if let Some((section, rest)) = complaint.strip_prefix("[[").and_then(|rest| rest.split_once("]] ")) {
+            return complaint::line_of_section(text, section, rest.split(':').next()?.parse().ok()?);
+        }
         let (section, rest) = complaint.split_once('.')?;
         complaint::line_of(text, section, rest.split(' ').next()?)
     }
@@ -89,27 +91,12 @@ impl Config {
             return Err("[relay] names neither networks (from) nor domains: every message would be refused"
                 .to_owned());
         }
-        if let Some(route) = self.route.iter().find(|route| route.host.is_some() == route.lmtp.is_some()) {
-            return Err(format!("[[route]] for {} needs either host or lmtp", route.domain));
-        }
-        self.check_destinations()?;
+        route::check(self)?;
         self.check_tls_reports()?;
         self.feedback.check()?;
         self.check_limits()?;
         self.reports.check(self.authentication.check)?;
         self.retry.check()
-    }
-
-    /// Mail for our own domains must have somewhere to go: their MX is this host.
-    fn check_destinations(&self) -> Result<(), String> {
-        let has_route = |domain: &Domain| self.route.iter().any(|route| route.domain == *domain);
-        match self.relay.domains.iter().find(|domain| !has_route(domain)) {
-            Some(domain) if self.delivery.smart_host.is_none() => Err(format!(
-                "relay.domains has {domain}, and nothing says where its mail goes: add [[route]] domain = \"{domain}\", \
-                 host = \"HOST:PORT\""
-            )),
-            _ => Ok(()),
-        }
     }
 
     /// RFC 8460 3: reports by mail are signed by the domain that reports, or nobody may believe them.
@@ -230,8 +217,74 @@ mod tests {
             ("listen = []", &["[[listen]]"]),
             ("[[route]]\ndomain = \"x.example\"\nlmtp = \"unix:run\"", &["mta.toml:3", "unix:/run/lmtp"]),
             ("[[route]]\ndomain = \"x.example\"\nlmtp = \"127.0.0.1:25\"", &["mta.toml:3", "127.0.0.1:24"]),
-            ("[[route]]\ndomain = \"x.example\"", &["x.example", "host or lmtp"]),
+            ("[[route]]\ndomain = \"x.example\"", &["mta.toml:1", "[[route]] 1", "host or lmtp"]),
             ("[relay]\ndomains = [\"ours.example\"]", &["ours.example", "[[route]]"]),
+            (
+                "[relay]\ndomains = [\"a.example\"]\n[[route]]\ndomain = \"a.example\"\nsender = \"b.example\"\nhost = \"h:25\"",
+                &["a.example", "nothing says where"],
+            ),
+            ("[[route]]\ndomian = \"x.example\"\nhost = \"h:25\"", &["mta.toml:2", "domian", "`domain`"]),
+            ("[[route]]\nsender = \"a@@b\"\nhost = \"h:25\"", &["mta.toml:2", "a@@b"]),
+            ("[[route]]\nsender = []\nhost = \"h:25\"", &["mta.toml:2", "fits nothing"]),
+            (
+                "[[route]]\nhost = \"h:25\"\n\n[[route]]\ndomain = \"x.example\"\nhost = \"i:25\"",
+                &["mta.toml:4", "[[route]] 2", "route 1 takes all", "put it before"],
+            ),
+            (
+                "[[route]]\ndomain = \".example\"\nhost = \"h:25\"\n[[route]]\ndomain = [\"x.example\", \"y.example\"]\nstream = \"b\"\nhost = \"i:25\"\n[[class]]\nstream = \"b\"",
+                &["mta.toml:4", "[[route]] 2", "route 1 takes all"],
+            ),
+            (
+                "[delivery]\nsmart_host = \"h:25\"\n[[route]]\nhost = \"i:25\"",
+                &["mta.toml:2", "delivery.smart_host", "never used"],
+            ),
+            (
+                "[[route]]\nstream = \"bulk\"\nhost = \"h:25\"",
+                &["mta.toml:1", "[[class]]", "stream \"bulk\""],
+            ),
+            ("[[route]]\nhost = \"h:25\"\nrate = \"5/s\"", &["mta.toml:1", "name = "]),
+            (
+                "[[route]]\nname = \"n\"\nhost = \"h:25\"\nrate = \"fast\"",
+                &["mta.toml:4", "\"fast\"", "rate"],
+            ),
+            ("[[route]]\nname = \"n\"\nhost = \"h:25\"\nconnections = 0", &["mta.toml:1", "least is 1"]),
+            ("[[route]]\nname = \"mx\"\nhost = \"h:25\"", &["mta.toml:1", "\"mx\"", "another one"]),
+            ("[[route]]\nmx = true\ntls = \"verified\"", &["mta.toml:1", "leave tls out"]),
+            ("[[route]]\nhost = \"h:25\"\ntls = \"secure\"", &["mta.toml:3", "secure", "verified"]),
+            (
+                "[[credentials]]\nname = \"provider\"\nuser = \"u\"\npassword_env = \"P\"\n[[route]]\nhost = \"h:587\"\ncredentials = \"provder\"",
+                &["mta.toml:5", "\"provder\"", "did you mean \"provider\""],
+            ),
+            (
+                "[[credentials]]\nname = \"p\"\nuser = \"u\"\npassword_env = \"P\"\n[[route]]\nhost = \"h:587\"\ntls = \"encrypted\"\ncredentials = \"p\"",
+                &["mta.toml:5", "[[route]] 1", "verified TLS"],
+            ),
+            (
+                // A name may lead anywhere, whatever it says.
+                "[[credentials]]\nname = \"p\"\nuser = \"u\"\npassword_env = \"P\"\nclear_on_loopback = true\n[[route]]\nhost = \"localhost:587\"\ntls = \"never\"\ncredentials = \"p\"",
+                &["mta.toml:6", "verified TLS", "loopback address"],
+            ),
+            (
+                "[[credentials]]\nname = \"p\"\nuser = \"u\"\npassword_env = \"P\"\n[delivery]\nsmart_host = \"h:587\"\nsmart_host_tls = \"opportunistic\"\nsmart_host_credentials = \"p\"",
+                &["mta.toml:6", "delivery.smart_host", "verified TLS"],
+            ),
+            (
+                "[[credentials]]\nname = \"p\"\nuser = \"u\"\npassword_env = \"P\"\n[[route]]\nlmtp = \"127.0.0.1:24\"\ncredentials = \"p\"",
+                &["mta.toml:5", "smart host"],
+            ),
+            (
+                "[[credentials]]\nname = \"p\"\nuser = \"u\"",
+                &["mta.toml:1", "[[credentials]] 1", "password_file"],
+            ),
+            (
+                "[[credentials]]\nname = \"p\"\nuser = \"u\"\npassword = \"x\"",
+                &["mta.toml:4", "password", "password_file"],
+            ),
+            (
+                "[[credentials]]\nname = \"p\"\nuser = \"u\"\ntoken_file = \"t\"\nmechanisms = \"PLAIN\"",
+                &["mta.toml:1", "PLAIN", "not a token"],
+            ),
+            ("[[class]]\nfrom = [\"10.0.0.0/8\"]", &["mta.toml:1", "tenant nor stream"]),
             ("[delivery]\nconnections = 0", &["delivery.connections", "0"]),
             ("[delivery]\nbodies = \"0 B\"", &["mta.toml:2", "delivery.bodies", "0"]),
             ("[dns]\nper_second = 0", &["mta.toml:2", "dns.per_second", "0"]),

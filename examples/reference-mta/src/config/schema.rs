@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::listen::{AccountsConfig, Dnsbl, Greylist, Listener, Role};
 use super::redis::RedisServer;
 use super::reports::Reports;
+use super::route::{ClassOf, Credentials, RouteTo, TlsLevel};
 
 /// What `postwright config print-default` prints: every key with its default.
 pub(crate) const DEFAULT_TEXT: &str = include_str!("default.toml");
@@ -35,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) dkim: Vec<DkimKey>,
     pub(crate) arc: Option<ArcKey>,
     pub(crate) route: Vec<RouteTo>,
+    pub(crate) credentials: Vec<Credentials>,
+    pub(crate) class: Vec<ClassOf>,
     pub(crate) feedback: Feedback,
     pub(crate) tls_reports: Option<TlsReports>,
     pub(crate) control: Control,
@@ -62,6 +65,8 @@ impl Default for Config {
             dkim: Vec::new(),
             arc: None,
             route: Vec::new(),
+            credentials: Vec::new(),
+            class: Vec::new(),
             feedback: Feedback::default(),
             tls_reports: None,
             control: Control::default(),
@@ -154,41 +159,6 @@ pub(crate) enum Dmarc {
     Observe,
     Mark,
     Reject,
-}
-
-/// Where mail for one domain goes, whatever DNS says.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RouteTo {
-    #[serde(deserialize_with = "from_text")]
-    pub(crate) domain: Domain,
-    pub(crate) host: Option<SmartHost>,
-    pub(crate) lmtp: Option<Lmtp>,
-}
-
-/// A mail store that speaks LMTP: `unix:/run/lmtp` or `127.0.0.1:24`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) enum Lmtp {
-    Socket(PathBuf),
-    Host(SmartHost),
-}
-
-impl TryFrom<String> for Lmtp {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a mail store; write it like unix:/run/lmtp or 127.0.0.1:24");
-        match text.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') => Ok(Lmtp::Socket(PathBuf::from(path))),
-            Some(_) => Err(wrong()),
-            // LMTP has no port of its own, so it must be named; 25 is SMTP's (RFC 2033 5).
-            None => match text.parse::<SmartHost>() {
-                Ok(host) if text.contains(':') && host.port != 25 => Ok(Lmtp::Host(host)),
-                _ => Err(wrong()),
-            },
-        }
-    }
 }
 
 /// Reports to other domains about TLS (RFC 8460).
@@ -295,6 +265,9 @@ impl Default for Relay {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Delivery {
     pub(crate) smart_host: Option<SmartHost>,
+    pub(crate) smart_host_tls: Option<TlsLevel>,
+    pub(crate) smart_host_credentials: Option<String>,
+    pub(crate) roots: Option<PathBuf>,
     pub(crate) connections: usize,
     pub(crate) connections_per_site: usize,
     #[serde(deserialize_with = "from_size")]
@@ -313,6 +286,9 @@ impl Default for Delivery {
     fn default() -> Self {
         Delivery {
             smart_host: None,
+            smart_host_tls: None,
+            smart_host_credentials: None,
+            roots: None,
             connections: 200,
             connections_per_site: 10,
             bodies: 256 << 20,

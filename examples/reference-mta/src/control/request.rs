@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use postwright::Via;
 use postwright::core::Domain;
 use postwright::queue::scheduler::{Order, OrderKind, Selector};
 use postwright::queue::{Item, SpoolId};
@@ -100,9 +99,10 @@ impl Request {
                         "a route is for lanes: choose by --tenant, --stream, --domain or --all".into()
                     );
                 }
-                let via: Via = to.parse().map_err(|error| format!("{to:?}: {error}"))?;
+                let wrong = |error| format!("{to:?} is not the name of a [[route]], and {error}");
+                let route = operator.read_route(&to).map_err(wrong)?;
                 let span = Duration::from_secs(seconds).min(LONGEST);
-                give(desk, &select, OrderKind::Bind(via.to_string().into()), span, reason).await
+                give(desk, &select, OrderKind::Bind(route.into()), span, reason).await
             }
             Request::Resume { key } => match operator.take_back(&key).await {
                 Ok(true) => Ok(vec![json!({ "key": key })]),

@@ -101,7 +101,7 @@ fn path(path: &shaping::Path) -> Value {
 }
 
 pub(super) fn lane(view: &LaneView) -> Value {
-    json!({
+    let mut shown = json!({
         "tenant": &*view.lane.tenant,
         "stream": &*view.lane.stream,
         "destination": view.lane.host.to_string(),
@@ -111,7 +111,11 @@ pub(super) fn lane(view: &LaneView) -> Value {
         "oldest": view.oldest.map(time),
         "next_due": view.next_due.map(time),
         "blocked_until": view.blocked_until.map(time),
-    })
+    });
+    if !view.lane.route.is_empty() {
+        shown["route"] = (&*view.lane.route).into();
+    }
+    shown
 }
 
 pub(super) fn site(view: &SiteView) -> Value {
