@@ -64,6 +64,7 @@ fn child() {
         "load" => load(&path, count, octets),
         "sequence" => sequence(&path, count, octets),
         "full" => full(&path, octets),
+        "no inodes" => no_inodes(&path, count, octets),
         other => panic!("unknown role {other}"),
     }
 }
@@ -137,6 +138,40 @@ fn full(path: &Path, octets: usize) {
         let result = block_on(spool.load(message(number, octets).0.id));
         assert!(matches!(result, Err(SpoolError::NotFound(_))), "{number} was refused: {result:?}");
     }
+    say("recovered", 0);
+}
+
+/// For a while no file can be made; what is there can grow. Whatever is taken meanwhile is kept, and what is not is a 4xx.
+fn no_inodes(path: &Path, count: u64, octets: usize) {
+    let spool = open(path).unwrap();
+    let flag = PathBuf::from(std::env::var_os("POSTWRIGHT_DISK_NO_INODES").unwrap());
+    let (mut taken, mut refused) = (Vec::new(), 0);
+    for number in 0..count {
+        if number == count / 4 {
+            std::fs::write(&flag, "").unwrap();
+        }
+        match put(&spool, number, octets) {
+            Ok(_) => taken.push(number),
+            Err(error) => {
+                assert!((400..500).contains(&error.refusal().reply().code().get()), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    std::fs::remove_file(&flag).unwrap();
+    let mut tries = 0;
+    while let Err(error) = put(&spool, count, octets) {
+        tries += 1;
+        assert!(tries < 1000, "it does not recover: {error}");
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    drop(spool);
+    let spool = open(path).unwrap();
+    for number in taken {
+        let (entry, body) = message(number, octets);
+        assert_eq!(block_on(spool.load(entry.id)).unwrap().body, body, "{number}");
+    }
+    say("refused", refused);
     say("recovered", 0);
 }
 
@@ -353,4 +388,20 @@ fn a_disk_that_is_full_is_a_452_and_passes_without_a_restart() {
     let flag = place.beside("full");
     let said = place.run("full", 0, 3000, &[("POSTWRIGHT_DISK_FULL", flag.to_str().unwrap())]);
     assert!(said.contains_key("recovered"), "{said:?}");
+}
+
+#[test]
+fn a_disk_without_inodes_loses_nothing_and_passes_without_a_restart() {
+    let Some(place) = Place::new() else { skip!("no-inodes", "there is no C compiler, or no Linux") };
+    let flag = place.beside("no-inodes");
+    // Small ones go on into the journal that is there; large ones want files of their own before long.
+    for (octets, count) in [(300, 200), (1_000_000, 46)] {
+        let _ = std::fs::remove_dir_all(place.spool());
+        let said =
+            place.run("no inodes", count, octets, &[("POSTWRIGHT_DISK_NO_INODES", flag.to_str().unwrap())]);
+        assert!(said.contains_key("recovered"), "{said:?}");
+        let refused = said["refused"][0];
+        eprintln!("{octets} octets: {refused} of {count} were refused");
+        assert_eq!(refused > 0, octets > 1000, "the store never wanted a file");
+    }
 }

@@ -7,6 +7,8 @@
  *   POSTWRIGHT_DISK_LOG   where to write down; see disk.rs for the records
  *   POSTWRIGHT_DISK_FAIL  "write:7:28" or "sync:3:5": the seventh write fails with errno 28, once
  *   POSTWRIGHT_DISK_FULL  while this file exists, nothing becomes longer: ENOSPC
+ *   POSTWRIGHT_DISK_NO_INODES  while this file exists, no file and no folder is made: ENOSPC; those that are there grow
+ *   POSTWRIGHT_DISK_DIE   while this file exists, the next write is the program's end: SIGKILL, before anything is written
  *
  * What the program writes to its standard output is written down too, so that a log says what had been promised when.
  *
@@ -18,6 +20,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,7 +33,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char folder[PATH_MAX];
-static const char *full;
+static const char *full, *no_inodes, *die;
 static int out = -1;
 static long fail_nth, writes, syncs;
 static int fail_errno, fail_sync;
@@ -42,6 +45,8 @@ __attribute__((constructor)) static void start(void) {
     if (!place) return;
     snprintf(folder, sizeof folder, "%s", place);
     full = getenv("POSTWRIGHT_DISK_FULL");
+    no_inodes = getenv("POSTWRIGHT_DISK_NO_INODES");
+    die = getenv("POSTWRIGHT_DISK_DIE");
     const char *log = getenv("POSTWRIGHT_DISK_LOG");
     if (log) out = REAL(open)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const char *fail = getenv("POSTWRIGHT_DISK_FAIL");
@@ -94,7 +99,9 @@ static uint64_t inode(int fd) {
     return fstat(fd, &stat) == 0 ? stat.st_ino : 0;
 }
 
-static int is_full(void) { return full && access(full, F_OK) == 0; }
+static int there(const char *file) { return file && access(file, F_OK) == 0; }
+static int is_full(void) { return there(full); }
+static int has_no_inodes(void) { return is_full() || there(no_inodes); }
 
 static int fails(int sync) {
     long count = sync ? ++syncs : ++writes;
@@ -111,6 +118,7 @@ static ssize_t written(int fd, const void *data, size_t len, off_t at) {
         return count;
     }
     if (!path_of(fd, path)) return at < 0 ? REAL(write)(fd, data, len) : REAL(pwrite)(fd, data, len, at);
+    if (there(die)) kill(getpid(), SIGKILL);
     if (fails(0)) return -1;
     struct stat stat;
     fstat(fd, &stat);
@@ -189,7 +197,7 @@ static int opened(int dir, const char *name, int flags, mode_t mode) {
     int ours = absolute(dir, name, path);
     int is_new = ours && (flags & O_CREAT) && access(path, F_OK) != 0;
     int fd = -1;
-    if (is_new && is_full()) {
+    if (is_new && has_no_inodes()) {
         errno = ENOSPC;
     } else {
         fd = REAL(openat)(dir, name, flags, mode);
@@ -235,9 +243,13 @@ int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
 int mkdir(const char *name, mode_t mode) {
     char path[PATH_MAX];
     pthread_mutex_lock(&lock);
-    int ours = absolute(AT_FDCWD, name, path);
-    int result = REAL(mkdir)(name, mode);
-    if (result == 0 && ours) note('M', 0, 0, 0, path, "", 0);
+    int ours = absolute(AT_FDCWD, name, path), result = -1;
+    if (ours && has_no_inodes()) {
+        errno = ENOSPC;
+    } else {
+        result = REAL(mkdir)(name, mode);
+        if (result == 0 && ours) note('M', 0, 0, 0, path, "", 0);
+    }
     pthread_mutex_unlock(&lock);
     return result;
 }

@@ -1,4 +1,6 @@
-//! What the daemon tells: events as log lines on stderr.
+//! What the daemon tells: events as log lines on stderr. Mail goes on when the log cannot (lines.rs).
+
+mod lines;
 
 use std::io::IsTerminal;
 
@@ -8,16 +10,23 @@ use postwright::feedback::FeedbackEvent;
 use postwright::{Event, Observer};
 use tracing::field::display;
 
-/// Starts logging to stderr; `RUST_LOG` chooses how much.
-pub(crate) fn start() {
+/// Starts logging to stderr; `RUST_LOG` chooses how much. Keep what comes back until the end of the program.
+///
+/// # Errors
+/// The system has no thread for it.
+pub(crate) fn start() -> std::io::Result<lines::Writing> {
+    let (lines, writing) = lines::to(std::io::stderr())?;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,postwright::mail=info".into());
     // A second start, as in tests, keeps the first.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lines)
+        // It would complain to stderr that stderr fails, and panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
+    Ok(writing)
 }
 
 /// Writes each event as a line with the target `postwright::mail`.

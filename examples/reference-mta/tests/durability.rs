@@ -1,13 +1,17 @@
 //! What a 250 is worth, seen from outside: the sync comes first, one process has the spool, a full disk refuses
-//! and goes on delivering, a receiver that dies loses nothing (FAULTS R2, R7, R11, R12, R14, D1).
+//! and goes on delivering, a receiver that dies loses nothing (FAULTS R2, R7, R9, R11, R12, R14, D1).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use postwright_testkit::{peers, skip};
+use postwright_testkit::{disk, peers, skip};
 use support::load::Client;
 use support::mta::Mta;
 use support::receiver::Receiver;
@@ -172,4 +176,121 @@ fn what_was_refused_for_good_is_not_tried_again_after_a_restart() {
     let text = String::from_utf8(notification.body).unwrap();
     assert!(text.contains("Final-Recipient: rfc822; nobody@receiver.test"), "{text}");
     assert!(text.contains("Status: 5.1.1"), "{text}");
+}
+
+/// A smart host, short pauses.
+fn retrying(config: &Path, spool: &Path, smart_host: SocketAddr) {
+    let text = format!(
+        "hostname = \"mta.test\"\n[spool]\npath = {spool:?}\nmin_free = \"1 MiB\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n\
+         [delivery]\nsmart_host = \"{smart_host}\"\n[retry]\nfirst = \"1s\"\nlongest = \"1s\"\n",
+    );
+    std::fs::write(config, text).unwrap();
+}
+
+const RECEIVER: &str = "POSTWRIGHT_TEST_RECEIVER";
+
+/// Not a test of its own: a receiver in a process that can be killed. It writes down what it took before it says so.
+#[test]
+fn receiver_process() {
+    let Ok(file) = std::env::var(RECEIVER) else { return };
+    // Its standard input is the listening socket.
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let receiver = Receiver::start_on(TcpListener::from(socket));
+    receiver.write_down(std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap());
+    // Long enough for a kill to come between the dot and the 250.
+    receiver.answer_after(Duration::from_millis(200));
+    loop {
+        pause(Duration::from_secs(1));
+    }
+}
+
+struct Killable(std::process::Child);
+
+impl Killable {
+    /// While there is no process, connections wait in the socket, which outlives it.
+    fn start(socket: &TcpListener, file: &Path) -> Killable {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["receiver_process", "--exact", "--nocapture", "--test-threads=1"]);
+        command.env(RECEIVER, file).stdout(Stdio::null()).stdin(OwnedFd::from(socket.try_clone().unwrap()));
+        Killable(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Killable {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_receiver_process_that_is_killed_costs_second_deliveries_and_no_mail() {
+    const MESSAGES: usize = 120;
+    /// Connections to one site: what can be in flight at a kill.
+    const IN_FLIGHT: usize = 10;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = (folder.path().join("mta.toml"), folder.path().join("taken"));
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    retrying(&config, &folder.path().join("spool"), socket.local_addr().unwrap());
+    let taken = || std::fs::read_to_string(&file).unwrap_or_default();
+    let mut receiver = Killable::start(&socket, &file);
+    let mta = Mta::with_config(&config);
+    let mut client = Client::connect(mta.address).unwrap();
+    let (mut sent, mut kills) = (0, 0);
+    while sent < MESSAGES {
+        let before = taken().lines().count();
+        for _ in 0..MESSAGES / 6 {
+            let body = format!("X-Number: {sent}\r\n\r\nx\r\n");
+            client.send("a@load.test", &["b@receiver.test"], body.as_bytes()).unwrap();
+            sent += 1;
+        }
+        wait_until("some have arrived", Duration::from_secs(60), || taken().lines().count() > before + 2);
+        drop(receiver);
+        kills += 1;
+        receiver = Killable::start(&socket, &file);
+    }
+    let arrivals = || {
+        let mut arrivals = BTreeMap::<usize, usize>::new();
+        taken().lines().for_each(|number| *arrivals.entry(number.parse().unwrap()).or_default() += 1);
+        arrivals
+    };
+    wait_until("all have arrived", Duration::from_secs(90), || arrivals().len() == MESSAGES);
+    pause(Duration::from_secs(2));
+    let arrivals = arrivals();
+    let twice: usize = arrivals.values().map(|times| times - 1).sum();
+    eprintln!("{kills} kills, {MESSAGES} messages, {twice} second deliveries");
+    assert!(twice > 0, "no kill came between a dot and its 250: that is not the test");
+    assert!(twice <= kills * IN_FLIGHT, "{twice} second deliveries from {kills} kills");
+    drop(receiver);
+    mta.kill();
+}
+
+#[test]
+fn a_crash_between_the_remote_250_and_our_note_of_it_costs_one_second_delivery() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(layer) = disk::layer(folder.path()) else { skip!("crash-at-250", "no C compiler, or no Linux") };
+    let (config, spool) = (folder.path().join("mta.toml"), folder.path().join("spool"));
+    let receiver = Receiver::start();
+    retrying(&config, &spool, receiver.address);
+    let flag = folder.path().join("die");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
+    command.args(["serve", "--config"]).arg(&config).env("LD_PRELOAD", &layer);
+    command.env("POSTWRIGHT_DISK", &spool).env("POSTWRIGHT_DISK_DIE", &flag);
+    let mta = Mta::spawn(command);
+    // From the dot on, the next write to the spool is the end; and there is none before the remote's 250 is read.
+    receiver.at_the_next_dot(move || std::fs::write(flag, "").unwrap());
+    Client::connect(mta.address).unwrap().send("a@load.test", &["b@receiver.test"], BODY).unwrap();
+    let status = mta.has_died(Duration::from_secs(30));
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+    assert_eq!((receiver.count(), receiver.acknowledged()), (1, 1), "the remote said 250");
+    // Whoever does not know sends again: once, and not for ever.
+    let mta = Mta::with_config(&config);
+    wait_until("the second delivery", Duration::from_secs(30), || receiver.acknowledged() == 2);
+    assert!(mta.terminate(Duration::from_secs(20)).success());
+    let mta = Mta::with_config(&config);
+    Client::connect(mta.address).unwrap().send("a@load.test", &["b@receiver.test"], BODY).unwrap();
+    wait_until("the next message", Duration::from_secs(30), || receiver.acknowledged() == 3);
+    pause(Duration::from_millis(1500));
+    assert_eq!(receiver.count(), 3);
+    assert!(mta.terminate(Duration::from_secs(20)).success());
 }

@@ -394,3 +394,24 @@ fn a_plan_is_the_calendar_of_its_schedule() {
     assert_eq!(day(8), ("2026-12-08", 2000));
     assert_eq!(day(57), ("2027-01-26", 1_000_000));
 }
+
+#[test]
+fn what_stays_here_is_not_charged_to_what_leaves() {
+    // Both directions share the one limit that there is, if mail for the store counts at all.
+    let (store, there) = (Receiver::start(&Arc::default()), Receiver::start(&Arc::default()));
+    let setup = Setup::new("[defaults.by.global]\nmessages = \"3/h burst 3\"\n", &[("there.test", &there)]);
+    let text = std::fs::read_to_string(setup.config()).unwrap();
+    let local = format!("[[route]]\ndomain = \"here.test\"\nlmtp = \"{}\"\n", store.address);
+    std::fs::write(setup.config(), text + &local).unwrap();
+    let mta = setup.start();
+    send(&mta, "ann@here.test", 10);
+    wait_until("all of it is in the store", LIMIT, || store.count() == 10);
+    send(&mta, "ann@there.test", 5);
+    wait_until("what may leave has left", LIMIT, || there.count() == 3);
+    // The limit is used up, and the store gets its mail all the same.
+    send(&mta, "ann@here.test", 2);
+    wait_until("the store has it", LIMIT, || store.count() == 12);
+    support::pause(Duration::from_secs(1));
+    assert_eq!(there.count(), 3);
+    mta.terminate(LIMIT);
+}

@@ -69,6 +69,11 @@ impl Via {
     pub(crate) fn is_loopback(&self) -> bool {
         matches!(self.host(), Some(Host::Literal(ip)) if ip.is_loopback())
     }
+
+    /// Whether it leads to a mail store, and not onwards.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Via::Lmtp { .. } | Via::LmtpSocket(_))
+    }
 }
 
 /// As a site's name: the same for all domains that go this way.

@@ -58,7 +58,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        log::start();
+        let _log = log::start().map_err(Failure::new)?;
         let accept_only = self.accept_only;
         let file = self.config.clone();
         let config = self.config()?;

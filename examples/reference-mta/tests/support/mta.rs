@@ -64,6 +64,11 @@ impl Mta {
     /// Starts any command that ends up as `serve`, and waits until it listens.
     pub fn spawn(mut command: Command) -> Mta {
         command.stderr(Stdio::inherit());
+        Mta::spawn_quietly(command)
+    }
+
+    /// The same with the standard error that the command has.
+    pub fn spawn_quietly(command: Command) -> Mta {
         let (mut child, address) = Mta::begin(command);
         match address.recv_timeout(Duration::from_secs(30)) {
             Ok(first) => Mta { child, address: first, more: address },
@@ -117,6 +122,16 @@ impl Mta {
     pub fn kill_now(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits for it to end by itself.
+    pub fn has_died(mut self, limit: Duration) -> ExitStatus {
+        let mut status = None;
+        super::wait_until("the MTA has died", limit, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     /// SIGTERM, and the exit status once it has drained.

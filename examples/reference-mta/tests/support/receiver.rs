@@ -41,6 +41,10 @@ struct State {
     acknowledged: AtomicUsize,
     refused: Mutex<Vec<String>>,
     refusals: AtomicUsize,
+    /// What is done once, when the next body is there and before its 250.
+    at_the_dot: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Where the value of X-Number is written, one a line, before the 250.
+    journal: Mutex<Option<std::fs::File>>,
 }
 
 pub struct Receiver {
@@ -50,7 +54,11 @@ pub struct Receiver {
 
 impl Receiver {
     pub fn start() -> Receiver {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Receiver::start_on(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// The same on a socket that listens already.
+    pub fn start_on(listener: TcpListener) -> Receiver {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let shared = state.clone();
@@ -79,6 +87,16 @@ impl Receiver {
     /// Takes the next `times` messages and closes the connection instead of saying 250.
     pub fn hang_up_after_the_dot(&self, times: usize) {
         self.state.cuts.store(times, Ordering::SeqCst);
+    }
+
+    /// Does this when the next body is there, before its 250.
+    pub fn at_the_next_dot(&self, what: impl FnOnce() + Send + 'static) {
+        *self.state.at_the_dot.lock().unwrap() = Some(Box::new(what));
+    }
+
+    /// Writes the X-Number of each body to a file, before its 250.
+    pub fn write_down(&self, file: std::fs::File) {
+        *self.state.journal.lock().unwrap() = Some(file);
     }
 
     /// Says 550 5.1.1 to this recipient from now on.
@@ -161,6 +179,13 @@ fn converse(stream: TcpStream, state: &State) -> std::io::Result<()> {
             "DATA" => {
                 say("354 go")?;
                 mail.body = body(&mut input)?;
+                if let Some(file) = &mut *state.journal.lock().unwrap() {
+                    // One write: it is there or not, whenever the process is killed.
+                    file.write_all(format!("{}\n", mail.field("X-Number").unwrap_or_default()).as_bytes())?;
+                }
+                if let Some(what) = state.at_the_dot.lock().unwrap().take() {
+                    what();
+                }
                 let slow = state.slow.load(Ordering::SeqCst);
                 super::pause(Duration::from_millis(u64::try_from(slow).unwrap_or(0)));
                 state.mails.lock().unwrap().push(mail.clone());
