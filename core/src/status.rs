@@ -56,9 +56,10 @@ pub enum Phase {
     Closing,
 }
 
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Phase {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Phase::Resolve => "resolve",
             Phase::Connect => "connect",
             Phase::Greeting => "greeting",
@@ -71,7 +72,13 @@ impl fmt::Display for Phase {
             Phase::Body => "body",
             Phase::EndOfData => "end-of-data",
             Phase::Closing => "closing",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -23,9 +23,9 @@ pub enum Verdict {
     /// Something about the signature is not acceptable here: SHA-1, a short key, a limit.
     Policy,
     /// No answer from DNS; try again later.
-    Temperror,
+    TempError,
     /// The signature or its key cannot be used, now or later.
-    Permerror,
+    PermError,
 }
 
 impl Verdict {
@@ -36,8 +36,8 @@ impl Verdict {
             Verdict::Fail => "fail",
             Verdict::Neutral => "neutral",
             Verdict::Policy => "policy",
-            Verdict::Temperror => "temperror",
-            Verdict::Permerror => "permerror",
+            Verdict::TempError => "temperror",
+            Verdict::PermError => "permerror",
         }
     }
 }
@@ -170,11 +170,11 @@ impl Reason {
             BodyHash | Signature => Verdict::Fail,
             Sha1 | KeyTooSmall | KeyTooLarge | TooManySignatures | HeaderTooLarge | UnsignedContent
             | UnsignedDuplicate => Verdict::Policy,
-            Dns(_) => Verdict::Temperror,
+            Dns(_) => Verdict::TempError,
             Syntax | MissingTag(_) | Version | Algorithm | Canonicalization | QueryMethod | Domain
             | Selector | Identity | SignedFields | FromNotSigned | NoFrom | Times | Expired | BodyLength
             | Base64 | Instance | KeyMissing | KeyRevoked | KeySyntax | KeyRecordTooLong | KeyVersion
-            | KeyType | KeyHash | KeyService | KeyStrict => Verdict::Permerror,
+            | KeyType | KeyHash | KeyService | KeyStrict => Verdict::PermError,
         }
     }
 

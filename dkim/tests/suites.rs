@@ -35,7 +35,7 @@ fn mail_dkim_zone(text: &str) -> MemoryZone {
 
 /// One verdict for a message: the best of its signatures.
 fn overall(results: &[DkimResult]) -> Verdict {
-    let order = [Verdict::Pass, Verdict::Temperror, Verdict::Fail, Verdict::Policy, Verdict::Permerror];
+    let order = [Verdict::Pass, Verdict::TempError, Verdict::Fail, Verdict::Policy, Verdict::PermError];
     let best = order.into_iter().find(|verdict| results.iter().any(|result| result.verdict == *verdict));
     best.expect("each message of the corpus is signed")
 }

@@ -112,7 +112,7 @@ fn dmarc_query(authors: Authors, spf: &SpfResult, dkim: &[DkimResult]) -> DmarcQ
         let chosen = dkim.iter().filter(move |result| wanted(result));
         chosen.filter_map(|result| result.domain.as_ref().map(Name::from))
     };
-    let undecided = of(|result| result.verdict == Verdict::Temperror);
+    let undecided = of(|result| result.verdict == Verdict::TempError);
     let spf_undecided = (spf.verdict == spf::Verdict::TempError).then(|| spf.name()).flatten();
     DmarcQuery::new(authors)
         .spf(spf.authenticated())
@@ -198,7 +198,7 @@ impl Authenticate {
     /// Notes each message for the daily reports.
     #[cfg(feature = "reports")]
     #[must_use]
-    pub fn reporting(mut self, reports: Arc<crate::reports::Reports>) -> Authenticate {
+    pub fn with_reports(mut self, reports: Arc<crate::reports::Reports>) -> Authenticate {
         self.reports = Some(reports);
         self
     }

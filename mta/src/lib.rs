@@ -92,7 +92,7 @@ pub use operator::Operator;
 pub use pace::{Departure, Exit, NotNow, Pace, Pass, Returned, Sent};
 pub use paced_resolver::{DnsPace, PacedResolver};
 pub use policy::{MessagePolicy, Visit};
-pub use relay::{RecipientCheck, Relay, Trusts, TrustsSession};
+pub use relay::Relay;
 pub use routes::{DomainPattern, Parcel, RouteFault, RouteRule, Routes, SenderPattern, Via, ViaError};
 #[cfg(feature = "authentication")]
 pub use sealing::SealForwarded;

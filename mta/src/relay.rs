@@ -4,7 +4,7 @@
 //!
 //! Standards: RFC 5321 3.6.2, 7.1; RFC 3463 3.8 (`5.7.1`).
 //!
-//! Not here: whether a mailbox exists (the embedder's [`RecipientCheck`]), logging in.
+//! Not here: whether a mailbox exists (the embedder says so: [`Relay::check_recipients`]), logging in.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use postwright_core::{Domain, EnhancedStatus, Host, Mailbox, Refusal};
 use postwright_smtp_server::Session;
 
 /// Whether an address belongs to those who may send anywhere.
-pub type Trusts = dyn Fn(IpAddr) -> bool + Send + Sync;
+type Trusts = dyn Fn(IpAddr) -> bool + Send + Sync;
 
 /// Whether a session may send anywhere for what it has shown: a login, a certificate.
-pub type TrustsSession = dyn Fn(&Session) -> bool + Send + Sync;
+type TrustsSession = dyn Fn(&Session) -> bool + Send + Sync;
 
 /// Whether a mailbox of one of our domains exists.
-pub type RecipientCheck = dyn Fn(&Mailbox) -> Result<(), Refusal> + Send + Sync;
+type RecipientCheck = dyn Fn(&Mailbox) -> Result<(), Refusal> + Send + Sync;
 
 /// The relay policy.
 ///

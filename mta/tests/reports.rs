@@ -70,7 +70,7 @@ fn system(store: Arc<dyn RowStore>, enforcement: Enforcement) -> System {
     let policy = Authenticate::new(hostname.clone(), zone.clone(), clock.clone(), enforcement);
     let mta = Mta::builder(hostname, world, spool.clone(), client)
         .relay(Relay::nobody().accept_for(["mx.example.net".parse().unwrap()]))
-        .policy(Arc::new(policy.reporting(reports.clone())))
+        .policy(Arc::new(policy.with_reports(reports.clone())))
         .build();
     System { mta, reports, spool, zone, clock }
 }

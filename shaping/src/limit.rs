@@ -44,7 +44,7 @@ impl Kind {
     ];
 
     /// The name in rules files and explanations.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Messages => "messages",
             Kind::Bytes => "bytes",
@@ -69,7 +69,7 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.as_str())
     }
 }
 
@@ -92,6 +92,12 @@ pub enum Dimension {
     Provider,
 }
 
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl Dimension {
     /// All dimensions, in the order in which keys and scopes are written.
     pub const ALL: [Dimension; 7] = [
@@ -105,7 +111,7 @@ impl Dimension {
     ];
 
     /// The name in rules files and explanations.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Dimension::Source => "source",
             Dimension::Pool => "pool",
@@ -166,7 +172,7 @@ impl fmt::Display for Scope {
             return f.write_str("global");
         }
         for (index, dimension) in self.dimensions().enumerate() {
-            write!(f, "{}{}", if index == 0 { "" } else { "+" }, dimension.name())?;
+            write!(f, "{}{}", if index == 0 { "" } else { "+" }, dimension.as_str())?;
         }
         Ok(())
     }
@@ -185,7 +191,7 @@ impl FromStr for Scope {
             return Ok(Scope::GLOBAL);
         }
         text.split('+').map(str::trim).try_fold(Scope::GLOBAL, |scope, word| {
-            let found = Dimension::ALL.into_iter().find(|dimension| dimension.name() == word);
+            let found = Dimension::ALL.into_iter().find(|dimension| dimension.as_str() == word);
             found.map(|dimension| Scope(scope.0 | dimension.bit())).ok_or_else(|| ScopeError(word.into()))
         })
     }

@@ -136,14 +136,14 @@ impl Path {
     /// The key of a limit of this kind, scope and tag (which tells limits of one kind and scope apart).
     pub fn key(&self, kind: Kind, scope: Scope, tag: &str) -> Key {
         let mut text = String::with_capacity(64);
-        push_escaped(&mut text, kind.name());
+        push_escaped(&mut text, kind.as_str());
         text.push('|');
         push_escaped(&mut text, tag);
         for dimension in scope.dimensions() {
             text.push('|');
             match (self.value(dimension), dimension) {
                 (Some(value), _) => {
-                    text.push_str(dimension.name());
+                    text.push_str(dimension.as_str());
                     text.push('=');
                     push_escaped(&mut text, value);
                 }
@@ -151,7 +151,7 @@ impl Path {
                     text.push_str("site=");
                     push_escaped(&mut text, self.site.as_str());
                 }
-                (None, _) => text.push_str(dimension.name()),
+                (None, _) => text.push_str(dimension.as_str()),
             }
         }
         Key(text.into())

@@ -54,14 +54,14 @@ impl Layer {
 
     /// A layer for the paths with this value in this dimension.
     pub fn of(dimension: Dimension, value: &str) -> Layer {
-        let name = format!("{} {value}", dimension.name()).into();
+        let name = format!("{} {value}", dimension.as_str()).into();
         Layer { name, when: vec![(dimension, value.into())], settings: Vec::new() }
     }
 
     /// The same layer for those of its paths that also have this value.
     #[must_use]
     pub fn and(mut self, dimension: Dimension, value: &str) -> Layer {
-        self.name = format!("{} {} {value}", self.name, dimension.name()).into();
+        self.name = format!("{} {} {value}", self.name, dimension.as_str()).into();
         self.when.push((dimension, value.into()));
         self
     }

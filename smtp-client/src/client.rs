@@ -138,7 +138,7 @@ impl Client {
     }
 
     /// As [`Client::deliver`], and hands back the connection if it can be used again.
-    pub async fn deliver_keeping(
+    pub(crate) async fn deliver_keeping(
         &self,
         targets: &[Target],
         options: &Options,
@@ -149,8 +149,8 @@ impl Client {
         (sent.report, sent.connection)
     }
 
-    /// As [`Client::deliver_keeping`], with options of its own for each server, such as
-    /// [`policy::attempts`](crate::policy::attempts) makes them.
+    /// As [`Client::deliver`], with options of its own for each server, such as
+    /// [`policy::attempts`](crate::policy::attempts) makes them; hands back the connection if it can be used again.
     pub async fn deliver_each(
         &self,
         attempts: &[Attempt],
@@ -160,18 +160,7 @@ impl Client {
         (sent.report, sent.connection)
     }
 
-    /// As [`Client::deliver_each`], and tells of every connection that is tried.
-    pub async fn deliver_watched(
-        &self,
-        attempts: &[Attempt],
-        transaction: Transaction,
-        watch: &dyn Watch,
-    ) -> (Report, Option<Connection>) {
-        let sent = self.deliver_timed(attempts, transaction, Some(watch)).await;
-        (sent.report, sent.connection)
-    }
-
-    /// As [`Client::deliver_each`], and says where the time went.
+    /// As [`Client::deliver_each`], and says where the time went; `watch` hears of every connection that is tried.
     pub async fn deliver_timed(
         &self,
         attempts: &[Attempt],

@@ -62,9 +62,10 @@ pub enum Source {
     TlsOptional,
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Source {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Source::Opportunistic => "opportunistic",
             Source::Configured => "configured",
             Source::Sts => "mta-sts",
@@ -73,7 +74,13 @@ impl fmt::Display for Source {
             Source::DaneUnusable => "dane-unusable",
             Source::RequireTls => "requiretls",
             Source::TlsOptional => "tls-optional",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -263,7 +263,7 @@ pub enum ReportError {
     Gzip(std::io::Error),
     /// No such JSON.
     #[error("the report is not that of RFC 8460: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(Box<str>),
 }
 
 impl Report {
@@ -283,7 +283,7 @@ impl Report {
         if u64::try_from(json.len()).unwrap_or(u64::MAX) > limits.report {
             return Err(ReportError::TooLong(limits.report));
         }
-        Ok(serde_json::from_slice(json)?)
+        serde_json::from_slice(json).map_err(|error| ReportError::Json(error.to_string().into()))
     }
 
     /// The report as JSON.

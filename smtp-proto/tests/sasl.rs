@@ -157,7 +157,7 @@ fn play(
 fn both_roles_agree_in_every_mechanism() {
     let binding = ChannelBinding::Exporter([5; 32]);
     for mechanism in Mechanism::ALL {
-        assert_eq!(Mechanism::from_name(&mechanism.name().to_lowercase()), Some(mechanism));
+        assert_eq!(Mechanism::from_name(&mechanism.as_str().to_lowercase()), Some(mechanism));
         let bearer = matches!(mechanism, Mechanism::XOAuth2 | Mechanism::OAuthBearer);
         let (good, bad) = match mechanism {
             Mechanism::External => (
@@ -237,7 +237,7 @@ fn unknown_users_look_like_known_ones() {
 
 #[test]
 fn the_best_mechanism_is_chosen() {
-    let all: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.name()).collect();
+    let all: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.as_str()).collect();
     let user = password("user", "pencil");
     let choose = |offered: &[&str], clear, bound| user.choose(offered.iter().copied(), clear, bound);
     assert_eq!(choose(&all, true, true), Some(Mechanism::ScramSha256Plus));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use postwright_core::{Domain, EnhancedStatus, Envelope, Message, Recipient, Refusal, Reply, SystemClock};
 use postwright_smtp_proto::command::Parameter;
-use postwright_smtp_server::{Accepted, Answer, Handler, Server, ServerConfig, Session, listen};
+use postwright_smtp_server::{Accepted, Answer, Handler, Server, ServerConfig, Session, Socket};
 
 /// Only mail in a good mood is taken.
 struct Desk {
@@ -53,6 +53,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let desk = |_: &_| async { Ok(Desk { mood: "plain".to_owned() }) };
     let server = Server::new(config, Arc::new(SystemClock::new()), desk);
-    server.serve(listen("127.0.0.1:2525".parse()?, false)?, std::future::pending()).await;
+    server.serve(Socket::default().listen("127.0.0.1:2525".parse()?)?, std::future::pending()).await;
     Ok(())
 }

@@ -76,7 +76,7 @@ pub mod tls;
 pub use connection::{Ended, serve_connection};
 pub use handler::{Accepted, Acceptor, BodyPiece, Handler, Session};
 pub use postwright_smtp_proto::server::{Answer, CloseReason, Hello, Peer};
-pub use server::{Counters, Server, ServerConfig, Socket, Stopped, listen};
+pub use server::{Counters, Server, ServerConfig, Socket, Stopped};
 
 /// The program in README.md, compiled.
 #[cfg(doctest)]

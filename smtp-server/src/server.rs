@@ -343,11 +343,6 @@ impl Default for Socket {
     }
 }
 
-/// Opens a listening socket that takes IPv6 and IPv4, if its address is IPv6; see [`Socket::listen`].
-pub fn listen(address: SocketAddr, share_port: bool) -> io::Result<TcpListener> {
-    Socket { share_port, ..Socket::default() }.listen(address)
-}
-
 impl Socket {
     /// Opens a listening socket. Must be called within a tokio runtime.
     pub fn listen(self, address: SocketAddr) -> io::Result<TcpListener> {

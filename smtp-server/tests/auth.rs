@@ -43,7 +43,7 @@ async fn log_in(login: &mut Login, mechanism: Mechanism, credentials: &Credentia
     let (session, mut first) = (session(), true);
     let mut response = client.first();
     loop {
-        match login.step(&session, mechanism.name(), response.as_deref(), first).await {
+        match login.step(&session, mechanism.as_str(), response.as_deref(), first).await {
             Answer::Challenge(challenge) => response = Some(client.step(&challenge).unwrap()),
             answer => return answer,
         }

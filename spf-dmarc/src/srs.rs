@@ -79,7 +79,7 @@ impl Srs {
 
     /// For how long bounces find their way back; 21 days unless said otherwise, 500 at most.
     #[must_use]
-    pub fn max_age(mut self, age: Duration) -> Self {
+    pub fn with_max_age(mut self, age: Duration) -> Self {
         self.max_age = age.min(Duration::from_secs(500 * 86_400));
         self
     }

@@ -62,6 +62,14 @@ pub struct HickoryConfig {
 
 /// The system's servers, no validation, 5 s and 2 attempts as resolv.conf(5) has them, 30 s in all, 128 look-ups
 /// at a time, 256 records an answer, 8,192 answers kept.
+impl HickoryConfig {
+    /// `IP` or `IP:PORT` (`[IPv6]:PORT`), with port 53 if there is none: how a server is written in a configuration.
+    pub fn parse_server(text: &str) -> Option<SocketAddr> {
+        let with_port = text.parse::<SocketAddr>().ok();
+        with_port.or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
+    }
+}
+
 impl Default for HickoryConfig {
     fn default() -> Self {
         HickoryConfig {
@@ -367,12 +375,6 @@ fn from_data(data: &rr::RData) -> Option<Record> {
     })
 }
 
-/// `IP` or `IP:PORT` (`[IPv6]:PORT`), with port 53 if there is none: how a server is written in a configuration.
-pub fn parse_server(text: &str) -> Option<SocketAddr> {
-    let with_port = text.parse::<SocketAddr>().ok();
-    with_port.or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,9 +391,9 @@ mod tests {
 
     #[test]
     fn servers_are_written_with_or_without_a_port() {
-        assert_eq!(parse_server("192.0.2.1"), "192.0.2.1:53".parse().ok());
-        assert_eq!(parse_server("2001:db8::1"), "[2001:db8::1]:53".parse().ok());
-        assert_eq!(parse_server("127.0.0.1:5300"), "127.0.0.1:5300".parse().ok());
-        assert_eq!(parse_server("localhost"), None);
+        assert_eq!(HickoryConfig::parse_server("192.0.2.1"), "192.0.2.1:53".parse().ok());
+        assert_eq!(HickoryConfig::parse_server("2001:db8::1"), "[2001:db8::1]:53".parse().ok());
+        assert_eq!(HickoryConfig::parse_server("127.0.0.1:5300"), "127.0.0.1:5300".parse().ok());
+        assert_eq!(HickoryConfig::parse_server("localhost"), None);
     }
 }

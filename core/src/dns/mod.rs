@@ -9,7 +9,7 @@
 //! Not here: caching (the resolver's business), MX selection (smtp-client).
 
 #[cfg(feature = "hickory")]
-pub mod hickory;
+mod hickory;
 mod name;
 mod zone;
 mod zone_text;
@@ -64,9 +64,10 @@ impl RecordKind {
 }
 
 /// As in a zone file: `A`, `AAAA`, ...
-impl fmt::Display for RecordKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl RecordKind {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             RecordKind::A => "A",
             RecordKind::Aaaa => "AAAA",
             RecordKind::Cname => "CNAME",
@@ -75,7 +76,13 @@ impl fmt::Display for RecordKind {
             RecordKind::Ptr => "PTR",
             RecordKind::Txt => "TXT",
             RecordKind::Tlsa => "TLSA",
-        })
+        }
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -21,6 +21,7 @@ mod rules;
 mod state;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -65,9 +66,15 @@ pub enum Signal {
     Complained,
 }
 
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl Signal {
     /// The name in rules and events.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Signal::Connected => "connected",
             Signal::ConnectionThrottled => "connection-throttled",
@@ -229,7 +236,7 @@ impl Adaptation {
     ) {
         for change in state.observe(signal, now) {
             let cause =
-                if text.is_empty() { signal.name().into() } else { format!("{}: {text}", signal.name()) };
+                if text.is_empty() { signal.as_str().into() } else { format!("{}: {text}", signal.as_str()) };
             self.journal().note(now, change, cause, Some((path.clone(), Arc::clone(state))));
         }
         let fired =

@@ -171,7 +171,7 @@ impl Matcher {
             times.push_back(now);
             if times.len() >= rule.threshold.count as usize {
                 times.clear();
-                let cause = format!("rule {}: {} {text}", rule.name, signal.name());
+                let cause = format!("rule {}: {} {text}", rule.name, signal.as_str());
                 fired.push((rule.clone(), cause.trim_end().to_owned()));
             }
         }

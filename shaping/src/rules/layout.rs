@@ -290,11 +290,11 @@ const SIGNALS: [Signal; 10] = [
 /// `[automation.NAME]`.
 pub(super) fn automation(walk: &mut Walk<'_>, value: &Value<'_>) {
     let words = ["signal", "pattern", "threshold", "action", "for"];
-    let dimensions = Dimension::ALL.map(Dimension::name);
+    let dimensions = Dimension::ALL.map(Dimension::as_str);
     let valid: Vec<&str> = words.into_iter().chain(dimensions).collect();
     let read = each(walk, "automation", value, &valid, |section, name| {
         let signals: Vec<(&str, Option<Signal>)> =
-            std::iter::once(("any", None)).chain(SIGNALS.map(|s| (s.name(), Some(s)))).collect();
+            std::iter::once(("any", None)).chain(SIGNALS.map(|s| (s.as_str(), Some(s)))).collect();
         let signal = section.one_of("signal", &signals)?;
         let pattern = section.read::<String>("pattern").unwrap_or_default().into();
         // "3/h": a count within a period, as rates are written.

@@ -110,7 +110,7 @@ impl Walk<'_> {
                 ("defaults", _) => self.section(key, Layer::defaults(), value),
                 (_, Some(dimension)) => self.by_value(key, None, dimension, value),
                 _ => {
-                    let valid = TOP.into_iter().chain(Dimension::ALL.map(Dimension::name));
+                    let valid = TOP.into_iter().chain(Dimension::ALL.map(Dimension::as_str));
                     self.error(name.span().start, key, "no such table", nearest(key, valid));
                 }
             }
@@ -242,10 +242,10 @@ impl Walk<'_> {
                 self.by_value(&key, Some(&layer), dimension, value);
             } else {
                 let valid = Kind::ALL
-                    .map(Kind::name)
+                    .map(Kind::as_str)
                     .into_iter()
                     .chain(["by"])
-                    .chain(Dimension::ALL.map(Dimension::name));
+                    .chain(Dimension::ALL.map(Dimension::as_str));
                 self.error(name.span().start, &key, "no such setting", nearest(word, valid));
             }
         }
@@ -267,7 +267,7 @@ impl Walk<'_> {
             let (scope, settings) = match (word.parse::<Scope>(), settings.get_ref().as_table()) {
                 (Ok(scope), Some(settings)) => (scope, settings),
                 (Err(error), _) => {
-                    let valid = Dimension::ALL.map(Dimension::name).into_iter().chain(["global"]);
+                    let valid = Dimension::ALL.map(Dimension::as_str).into_iter().chain(["global"]);
                     let nearest = nearest(&error.0, valid);
                     self.error(name.span().start, &key, error.to_string(), nearest);
                     continue;
@@ -282,7 +282,7 @@ impl Walk<'_> {
                 match kind(name.get_ref()) {
                     Some(kind) => layer = self.setting(layer, &key, Some(scope), kind, value),
                     None => {
-                        let nearest = nearest(name.get_ref(), Kind::ALL.map(Kind::name).into_iter());
+                        let nearest = nearest(name.get_ref(), Kind::ALL.map(Kind::as_str).into_iter());
                         self.error(name.span().start, &key, "no such setting", nearest);
                     }
                 }
@@ -318,11 +318,11 @@ impl Walk<'_> {
 }
 
 pub(super) fn dimension(word: &str) -> Option<Dimension> {
-    Dimension::ALL.into_iter().find(|dimension| dimension.name() == word)
+    Dimension::ALL.into_iter().find(|dimension| dimension.as_str() == word)
 }
 
 fn kind(word: &str) -> Option<Kind> {
-    Kind::ALL.into_iter().find(|kind| kind.name() == word)
+    Kind::ALL.into_iter().find(|kind| kind.as_str() == word)
 }
 
 fn bounds(kind: Kind, value: &DeValue<'_>) -> Result<Vec<Bound>, String> {

@@ -129,8 +129,8 @@ impl Book {
     /// # Errors
     /// The octets were not written by [`Book::to_json`].
     pub fn restore(&mut self, octets: &[u8]) -> Result<(), TallyError> {
-        let written: Written = serde_json::from_slice(octets)?;
-        let counts = serde_json::to_vec(&written.counts)?;
+        let written: Written = serde_json::from_slice(octets).map_err(TallyError::new)?;
+        let counts = serde_json::to_vec(&written.counts).map_err(TallyError::new)?;
         self.tally = Tally::from_json(&counts, self.limits)?;
         self.day = Day::of(Timestamp::from_secs(written.day));
         let unsent = |written: WrittenReport| {

@@ -20,7 +20,13 @@ use super::{
 /// Why octets are no tally.
 #[derive(Debug, thiserror::Error)]
 #[error("the counts of TLS sessions cannot be read: {0}")]
-pub struct TallyError(#[from] serde_json::Error);
+pub struct TallyError(Box<str>);
+
+impl TallyError {
+    pub(super) fn new(error: serde_json::Error) -> TallyError {
+        TallyError(error.to_string().into())
+    }
+}
 
 type FailureKey = (ResultType, Option<IpAddr>, Option<Box<str>>, Option<IpAddr>);
 
@@ -100,7 +106,8 @@ impl Tally {
     /// The octets were not written by [`Tally::to_json`].
     pub fn from_json(octets: &[u8], limits: Limits) -> Result<Tally, TallyError> {
         let mut tally = Tally::new(limits);
-        for Written { domain, policies } in serde_json::from_slice::<Vec<Written>>(octets)? {
+        let written = serde_json::from_slice::<Vec<Written>>(octets).map_err(TallyError::new)?;
+        for Written { domain, policies } in written {
             let Ok(domain) = domain.parse::<Domain>() else { continue };
             for report in policies {
                 let most = tally.limits.failures;

@@ -207,7 +207,7 @@ async fn play(cell: Cell, issued: &Issued, dns: &dyn Resolver) -> String {
         transaction.envelope.options.require_tls = cell.require_tls;
         let watch = Reports { domain, sts: &found, seen: &reports };
         let client = client(&scripts(cell, issued), roots);
-        client.deliver_watched(&attempts, transaction, &watch).await.0.statuses.remove(0)
+        client.deliver_timed(&attempts, transaction, Some(&watch)).await.report.statuses.remove(0)
     };
     let reports: Vec<String> = reports.into_inner().unwrap().iter().map(line).collect();
     format!("{} | {}", fate(&status), reports.join(", "))

@@ -74,7 +74,7 @@ impl Mechanism {
     ];
 
     /// The registered name.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Mechanism::Login => "LOGIN",
             Mechanism::Plain => "PLAIN",
@@ -91,7 +91,7 @@ impl Mechanism {
 
     /// The mechanism of that name, in any letter case.
     pub fn from_name(name: &str) -> Option<Mechanism> {
-        Mechanism::ALL.into_iter().find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
+        Mechanism::ALL.into_iter().find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name))
     }
 
     /// Whether a password or token goes over the wire as it is, so that TLS is a must (RFC 4954 4).
@@ -115,7 +115,7 @@ impl Mechanism {
 
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.as_str())
     }
 }
 

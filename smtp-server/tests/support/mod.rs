@@ -14,7 +14,7 @@ use postwright_core::{
 use postwright_smtp_proto::server::{Config, Peer};
 use postwright_smtp_server::tls::{Certificates, Identity};
 use postwright_smtp_server::{
-    Accepted, Acceptor, Counters, Handler, Server, ServerConfig, Session, Stopped, listen,
+    Accepted, Acceptor, Counters, Handler, Server, ServerConfig, Session, Socket, Stopped,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -124,7 +124,7 @@ pub async fn start(config: ServerConfig, mode: Mode) -> Testbed {
 }
 
 pub async fn start_room(config: ServerConfig, room: Room) -> Testbed {
-    let listener = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    let listener = Socket::default().listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::new(config, Arc::new(SystemClock::new()), room.clone());
     let counters = server.counters();

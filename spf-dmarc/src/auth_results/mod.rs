@@ -21,7 +21,7 @@ pub use parse::ParseError;
 use crate::dmarc::DmarcResult;
 use crate::header;
 use crate::iprev::IprevResult;
-use crate::spf::{Identity, SpfResult};
+use crate::spf::SpfResult;
 
 /// The field's name.
 pub const NAME: &str = "Authentication-Results";
@@ -154,13 +154,9 @@ impl MethodResult {
 
 impl From<&SpfResult> for MethodResult {
     fn from(spf: &SpfResult) -> MethodResult {
-        let property = match spf.identity {
-            Identity::Helo => "helo",
-            Identity::MailFrom => "mailfrom",
-        };
         let mut result = MethodResult::new("spf", spf.verdict.as_str());
         result.reason = spf.problem.as_ref().map(ToString::to_string);
-        result.property("smtp", property, spf.domain.as_str())
+        result.property("smtp", spf.identity.as_str(), spf.domain.as_str())
     }
 }
 

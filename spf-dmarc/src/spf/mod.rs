@@ -91,12 +91,19 @@ pub enum Identity {
 }
 
 /// As in `Received-SPF`.
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Identity {
+    /// The word of the RFC.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Identity::Helo => "helo",
             Identity::MailFrom => "mailfrom",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use postwright_core::dns::hickory;
 use postwright_core::{
     Found, HickoryConfig, HickoryResolver, MemoryZone, Name, Record, RecordKind, Resolver,
 };
@@ -30,7 +29,7 @@ pub(crate) struct DnsArgs {
 }
 
 fn server(text: &str) -> Result<SocketAddr, String> {
-    hickory::parse_server(text).ok_or_else(|| "not IP, IP:PORT or [IPv6]:PORT".to_owned())
+    HickoryConfig::parse_server(text).ok_or_else(|| "not IP, IP:PORT or [IPv6]:PORT".to_owned())
 }
 
 impl DnsArgs {

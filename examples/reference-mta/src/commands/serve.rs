@@ -262,7 +262,7 @@ fn policies(
         let (name, resolver, clock) = (config.hostname.clone(), world.resolver.clone(), world.clock.clone());
         let mut policy = Authenticate::new(name, resolver, clock, enforcement);
         if let Some(reports) = reports {
-            policy = policy.reporting(reports.clone());
+            policy = policy.with_reports(reports.clone());
         }
         policies.push(Arc::new(policy));
     }

@@ -176,7 +176,7 @@ fn show(explanation: &Explanation) -> Value {
         .map(|explained| {
             let limit = &explained.limit;
             json!({
-                "kind": limit.kind.name(),
+                "kind": limit.kind.as_str(),
                 "limit": limit.bound.to_string(),
                 "by": limit.scope.to_string(),
                 "set_by": &*limit.origin,
@@ -188,7 +188,7 @@ fn show(explanation: &Explanation) -> Value {
         .collect();
     let path: serde_json::Map<String, Value> = Dimension::ALL
         .into_iter()
-        .map(|dimension| (dimension.name().to_owned(), json!(explanation.path.value(dimension))))
+        .map(|dimension| (dimension.as_str().to_owned(), json!(explanation.path.value(dimension))))
         .collect();
     json!({
         "path": path,

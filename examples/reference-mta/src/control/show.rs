@@ -87,7 +87,7 @@ fn change(change: &Change) -> Value {
         Change::WarmUpPaused { plan } => json!({ "action": "warm-up-paused", "plan": &**plan }),
         Change::Suspended { when, until } => {
             let when: serde_json::Map<String, Value> =
-                when.iter().map(|(by, value)| (by.name().to_owned(), (&**value).into())).collect();
+                when.iter().map(|(by, value)| (by.as_str().to_owned(), (&**value).into())).collect();
             json!({ "action": "suspended", "when": when, "until": time(*until) })
         }
     }
@@ -96,7 +96,7 @@ fn change(change: &Change) -> Value {
 /// Only what is known of it.
 fn path(path: &shaping::Path) -> Value {
     let known =
-        Dimension::ALL.into_iter().filter_map(|by| Some((by.name().to_owned(), path.value(by)?.into())));
+        Dimension::ALL.into_iter().filter_map(|by| Some((by.as_str().to_owned(), path.value(by)?.into())));
     Value::Object(known.collect())
 }
 
