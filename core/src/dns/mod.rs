@@ -63,9 +63,8 @@ impl RecordKind {
     ];
 }
 
-/// As in a zone file: `A`, `AAAA`, ...
 impl RecordKind {
-    /// Its word.
+    /// As in a zone file: `A`, `AAAA`, ...
     pub fn as_str(self) -> &'static str {
         match self {
             RecordKind::A => "A",

@@ -90,9 +90,8 @@ pub enum Identity {
     MailFrom,
 }
 
-/// As in `Received-SPF`.
 impl Identity {
-    /// The word of the RFC.
+    /// As in `Received-SPF`.
     pub fn as_str(self) -> &'static str {
         match self {
             Identity::Helo => "helo",
