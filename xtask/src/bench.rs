@@ -137,7 +137,7 @@ fn folders() -> Result<BTreeMap<String, PathBuf>, String> {
 
 fn figures(bench: &str, folder: &Path, quick: bool) -> Result<Vec<Row>, String> {
     let mut command = cargo();
-    command.args(["run", "--release", "--quiet", "--"]).current_dir(folder);
+    command.args(["run", "--release", "--quiet", "--locked", "--"]).current_dir(folder);
     if quick {
         command.arg("--quick");
     }
@@ -151,7 +151,7 @@ fn figures(bench: &str, folder: &Path, quick: bool) -> Result<Vec<Row>, String> 
 /// Instructions a call, which do not depend on what else the machine does.
 fn counts(bench: &str, folder: &Path) -> Result<Vec<Row>, String> {
     let mut build = cargo();
-    shown(build.args(["build", "--release", "--quiet"]).current_dir(folder))?;
+    shown(build.args(["build", "--release", "--quiet", "--locked"]).current_dir(folder))?;
     let program = folder.join("target/release").join(format!("postwright-bench-{bench}"));
     let cases = output(Command::new(&program).arg("--list"))?;
     let mut counted = Vec::new();
@@ -224,18 +224,20 @@ fn beside(lines: &[Value]) -> Vec<Row> {
     let same = |one: &Value, other: &Value| {
         ["job", "octets", "connections"].iter().all(|key| one[key] == other[key])
     };
-    let ours = lines.iter().filter(|line| line["system"] == "postwright");
+    // Ours, the peer, and what a message is then: without an MTA nothing is kept.
+    let pairs = [("bare", "smtp-source", "messages/s"), ("postwright", "postfix", "synced messages/s")];
     let mut rows = Vec::new();
-    for line in ours {
-        let peer = lines.iter().find(|other| other["system"] == "postfix" && same(line, other));
-        for (key, unit) in
-            [("per_second", "synced messages/s"), ("per_cpu_second", "synced messages/s of CPU")]
-        {
+    for (line, name, unit) in lines.iter().filter_map(|line| {
+        let (_, peer, unit) = pairs.iter().find(|(ours, ..)| line["system"] == *ours)?;
+        Some((line, *peer, *unit))
+    }) {
+        let peer = lines.iter().find(|other| other["system"] == name && same(line, other));
+        for (key, unit) in [("per_second", unit.to_owned()), ("per_cpu_second", format!("{unit} of CPU"))] {
             let Some(ours) = line[key].as_f64() else { continue };
-            let peer = peer.and_then(|peer| Some((peer[key].as_f64()?, "Postfix".to_owned())));
+            let peer = peer.and_then(|peer| Some((peer[key].as_f64()?, name.to_owned())));
             let job = line["job"].as_str().unwrap_or_default();
             let case = format!("{job}, {} octets, {} connections", line["octets"], line["connections"]);
-            rows.push(Row { bench: RELAY.to_owned(), case, ours, peer, unit: unit.to_owned() });
+            rows.push(Row { bench: RELAY.to_owned(), case, ours, peer, unit });
         }
     }
     rows
@@ -295,7 +297,7 @@ mod tests {
             line("postfix", "receive", 1),
             line("postfix", "relay", 2),
         ]);
-        assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].ratio(), Some(4.0));
+        assert_eq!((rows.len(), rows[0].ratio()), (2, None));
+        assert_eq!(rows[1].ratio(), Some(4.0));
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Not here: timing parts of the system (benches/).
 
+mod bare;
 mod cpu;
 mod load;
 mod sink;
@@ -100,6 +101,10 @@ impl Relay {
             let load = Load { messages, connections: usize::from(*connections), size };
             let bare = self.bare(load).await?;
             self.print("bare", "load into sink", load, bare)?;
+            if self.beside == Some(Kind::Postfix) {
+                let wall = bare::postfix(load, PATIENCE).await?;
+                self.print("smtp-source", "load into sink", load, Figures { wall, cpu: None })?;
+            }
             for job in [Job::Receive, Job::Relay] {
                 let mut rounds: Vec<Vec<Figures>> = kinds.iter().map(|_| Vec::new()).collect();
                 for _ in 0..self.rounds {
