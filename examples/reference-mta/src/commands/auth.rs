@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::dmarc::DmarcArgs;
 use super::dns::DnsArgs;
+use super::spf::raw;
 use super::{Failure, block_on, dkim, output};
 
 /// `postwright auth ...`.
@@ -32,10 +33,10 @@ struct Check {
     #[arg(long)]
     ip: IpAddr,
     /// The argument of HELO or EHLO, as the client sent it.
-    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
     helo: String,
     /// The reverse-path, as the client sent it.
-    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
     mail_from: String,
     /// The name that the Authentication-Results field is signed with.
     #[arg(long, default_value = "localhost", allow_hyphen_values = true)]

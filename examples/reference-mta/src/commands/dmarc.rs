@@ -10,6 +10,7 @@ use postwright_spf_dmarc::dmarc::{self, Authors, DmarcQuery, DmarcResult};
 use serde_json::{Value, json};
 
 use super::dns::DnsArgs;
+use super::spf::raw;
 use super::{Failure, block_on, output};
 
 /// `postwright dmarc ...`.
@@ -28,14 +29,17 @@ enum DmarcCommand {
 #[derive(Args)]
 struct Check {
     /// The domain of the From field.
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = raw())]
     from_domain: String,
     /// The domain that passed SPF.
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = raw())]
     spf_domain: Option<String>,
-    /// The domains of DKIM signatures that passed.
-    #[arg(long, num_args = 1..)]
+    /// The domains of DKIM signatures that passed, one behind the other or each with the option.
+    #[arg(long, value_name = "DKIM_DOMAIN...", allow_hyphen_values = true, value_parser = raw())]
     dkim_domain: Vec<String>,
+    // An option of many values cannot have one with a hyphen and end at the next option, so the others stand here.
+    #[arg(hide = true, requires = "dkim_domain", value_parser = raw())]
+    more_dkim_domains: Vec<String>,
     #[command(flatten)]
     options: DmarcArgs,
     #[command(flatten)]
@@ -78,7 +82,8 @@ impl Dmarc {
         let authors = Authors { malformed: author.is_none(), domains: author.into_iter().collect() };
         let query = check.options.apply(DmarcQuery::new(authors));
         let query = query.spf(check.spf_domain.as_deref().and_then(name));
-        let query = query.dkim(check.dkim_domain.iter().filter_map(|domain| name(domain)));
+        let query = query
+            .dkim(check.dkim_domain.iter().chain(&check.more_dkim_domains).filter_map(|domain| name(domain)));
         let result = block_on(dmarc::evaluate(&query, &*resolver))?;
         output::json(&show(&result))?;
         Ok(ExitCode::SUCCESS)

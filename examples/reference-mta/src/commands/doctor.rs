@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use postwright_core::{Found, Name, Record, RecordKind, Resolver};
+use postwright_core::{Answer, DnsError, Found, Name, Record, RecordKind, Resolver};
 use postwright_dkim::{KeyRecord, Limits as DkimLimits};
 use postwright_spf_dmarc::bimi;
 use postwright_spf_dmarc::dmarc::{self, DmarcQuery, DmarcRecord, Mode, Policy, PolicyOf};
@@ -321,12 +321,28 @@ impl Examination<'_> {
             return self.advise("ptr", Status::Fail, text, format!("{name} {kind} {ip}"));
         }
         match ehlo {
-            Some(ehlo) if !ehlo.trim_end_matches('.').eq_ignore_ascii_case(name.as_str()) => {
+            Some(ehlo) if !self.is_called(ip, ehlo).await => {
                 let text = format!("{ip} is called {name}, but says {ehlo} in EHLO. Make them equal.");
                 self.say("ptr", Status::Warn, text);
             }
-            _ => self.say("ptr", Status::Ok, format!("{ip} is called {name}, and {name} is {ip}.")),
+            _ => {
+                let name = ehlo.map_or_else(|| name.to_string(), str::to_ascii_lowercase);
+                self.say("ptr", Status::Ok, format!("{ip} is called {name}, and {name} is {ip}."));
+            }
         }
+    }
+
+    /// Whether this is a name of the address, if not the only one, and leads back to it.
+    async fn is_called(&self, ip: IpAddr, name: &str) -> bool {
+        let Some(name) = super::dmarc::name(name) else { return false };
+        let reverse = self.resolver.lookup(&Name::reverse(ip), RecordKind::Ptr).await;
+        let kind = if ip.is_ipv4() { RecordKind::A } else { RecordKind::Aaaa };
+        let addresses = self.resolver.lookup(&name, kind).await;
+        let records = |answer: &Result<Answer, DnsError>| -> Vec<Record> {
+            answer.iter().flat_map(|answer| answer.records()).cloned().collect()
+        };
+        records(&reverse).contains(&Record::Ptr(name))
+            && records(&addresses).iter().any(|record| record.address() == Some(ip))
     }
 
     async fn blocklist(&mut self, ip: IpAddr, list: &str) {

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use postwright_core::{Clock, SystemClock};
 use postwright_spf_dmarc::spf::{self, Event, SpfQuery, SpfResult, Step};
@@ -32,10 +33,10 @@ struct Check {
     #[arg(long)]
     ip: IpAddr,
     /// The argument of HELO or EHLO, as the client sent it.
-    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
     helo: String,
     /// The reverse-path, as the client sent it; empty or left out, the HELO identity is checked.
-    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
     mail_from: String,
     /// The name of the checking host, for the macro %{r}.
     #[arg(long, allow_hyphen_values = true)]
@@ -63,6 +64,11 @@ impl Spf {
         output::json(&show(&result))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// An identity: any octets, those that are no UTF-8 replaced.
+pub(crate) fn raw() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|text| text.to_string_lossy().into_owned())
 }
 
 /// The verdict as JSON. A verdict without a match always says why, traced or not.
