@@ -1,6 +1,6 @@
 //! Putting a system together: [`Builder`] and [`Mta`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use postwright_bounce::dsn::Composer;
 use postwright_core::{Domain, Envelope, Mailbox, Message, Refusal, World};
@@ -8,14 +8,18 @@ use postwright_queue::scheduler::{Policies, RouteOf, Scheduler, SchedulerConfig}
 use postwright_queue::{Spool, SpoolId};
 use postwright_smtp_client::Client;
 use postwright_smtp_proto::client::Config as ClientConfig;
+use tokio::sync::Notify;
 
+use crate::bodies::Bodies;
 use crate::class::Classes;
 use crate::delivery::{Delivery, MtaSts};
 use crate::event::Observers;
 use crate::feedback::Feedback;
 use crate::intake::Intake;
+use crate::leases::Leases;
 use crate::pipeline::{self, Arrival};
-use crate::system::{Parts, System};
+use crate::storm::Storm;
+use crate::system::System;
 #[cfg(feature = "tls-reports")]
 use crate::tls_reports::TlsReports;
 use crate::{
@@ -171,12 +175,15 @@ impl Builder {
             .with_relays(relays)
             .with_observers(observers.clone())
             .with_watch(watch);
-        let parts = Parts {
+        let system = System {
+            leases: Leases::new(spool.lease(), world.clock.mono()),
+            storm: Storm::new(settings.notifications_per_hour),
+            bodies: Bodies::new(settings.bodies),
+            scheduler: Mutex::new(scheduler),
+            wake: Notify::new(),
             hostname,
             world,
             spool,
-            scheduler,
-
             delivery,
             composer,
             observers,
@@ -187,7 +194,7 @@ impl Builder {
             settings,
         };
         Mta {
-            system: Arc::new(System::new(parts)),
+            system: Arc::new(system),
             relay,
             #[cfg(feature = "tls-reports")]
             reports,

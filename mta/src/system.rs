@@ -21,7 +21,8 @@ pub(crate) struct System {
     pub(crate) hostname: Domain,
     pub(crate) world: World,
     pub(crate) spool: Arc<dyn Spool>,
-    scheduler: Mutex<Scheduler>,
+    /// Used through [`System::scheduler`].
+    pub(crate) scheduler: Mutex<Scheduler>,
     /// Something may be due earlier than the dispatcher thinks.
     pub(crate) wake: Notify,
     pub(crate) bodies: Bodies,
@@ -37,63 +38,7 @@ pub(crate) struct System {
     pub(crate) storm: Storm,
 }
 
-/// What a [`System`] is made of.
-pub(crate) struct Parts {
-    pub(crate) hostname: Domain,
-    pub(crate) world: World,
-    pub(crate) spool: Arc<dyn Spool>,
-    pub(crate) scheduler: Scheduler,
-    pub(crate) delivery: Delivery,
-    pub(crate) composer: Composer,
-    pub(crate) observers: Observers,
-    pub(crate) policies: Vec<Arc<dyn MessagePolicy>>,
-    pub(crate) classes: Classes,
-    pub(crate) pace: Option<Arc<dyn Pace>>,
-    pub(crate) feedback: Option<Arc<Feedback>>,
-    pub(crate) settings: Settings,
-}
-
 impl System {
-    pub(crate) fn new(parts: Parts) -> System {
-        let Parts {
-            hostname,
-            world,
-            spool,
-            scheduler,
-
-            delivery,
-            composer,
-            observers,
-            policies,
-            classes,
-            pace,
-            feedback,
-            settings,
-        } = parts;
-        let storm = Storm::new(settings.notifications_per_hour);
-        let (scheduler, wake) = (Mutex::new(scheduler), Notify::new());
-        let bodies = Bodies::new(settings.bodies);
-        let leases = Leases::new(spool.lease(), world.clock.mono());
-        System {
-            leases,
-            hostname,
-            world,
-            spool,
-            scheduler,
-            wake,
-            bodies,
-            delivery,
-            composer,
-            observers,
-            policies,
-            classes,
-            pace,
-            feedback,
-            settings,
-            storm,
-        }
-    }
-
     /// The scheduler, for a moment: never hold it over an await.
     pub(crate) fn scheduler(&self) -> MutexGuard<'_, Scheduler> {
         // The scheduler is pure; after a panic in it the best that is left is to go on with what it knows.

@@ -16,27 +16,14 @@ use postwright::core::{
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, TcpConnector, Trust};
 use postwright::{Event, Mta};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use remote::Fault;
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// What the server does with each connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    ClosesAtOnce,
-    NeverGreets,
-    RepliesWithAMegabyte,
-    RepliesWithoutEnd,
-    HangsInTheHandshake,
-    HangsAfterData,
-    ClosesAfterTheDot,
-    HangsAfterTheDot,
-    Says421ToMail,
-    RefusesEveryRecipient,
-}
+#[path = "support/remote.rs"]
+mod remote;
 
 const MESSAGES: usize = 20;
 /// How long a server may be silent. The message's lifetime ends the attempt, as it would in the field after days.
@@ -45,70 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-async fn serve(mut io: TcpStream, fault: Fault) -> io::Result<()> {
-    let (read, mut write) = io.split();
-    let mut read = BufReader::new(read);
-    match fault {
-        Fault::ClosesAtOnce => return Ok(()),
-        Fault::NeverGreets => return gone(&mut read).await,
-        Fault::RepliesWithAMegabyte => {
-            write.write_all(b"220 ").await?;
-            write.write_all(&vec![b'x'; 1 << 20]).await?;
-            return gone(&mut read).await;
-        }
-        Fault::RepliesWithoutEnd => loop {
-            write.write_all(b"220-and another line\r\n").await?;
-        },
-        _ => {}
-    }
-    write.write_all(b"220 ready\r\n").await?;
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if read.read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
-        let reply = match (line.get(..4).unwrap_or_default(), fault) {
-            ("EHLO", Fault::HangsInTheHandshake) => "250-here\r\n250 STARTTLS\r\n",
-            ("EHLO", _) => "250-here\r\n250 PIPELINING\r\n",
-            ("STAR", _) => {
-                write.write_all(b"220 go\r\n").await?;
-                return gone(&mut read).await;
-            }
-            ("MAIL", Fault::Says421ToMail) => {
-                return write.write_all(b"421 4.3.2 later\r\n").await;
-            }
-            ("RCPT", Fault::RefusesEveryRecipient) => "550 5.1.1 nobody\r\n",
-            ("DATA", Fault::RefusesEveryRecipient) => "554 5.5.1 nobody\r\n",
-            ("DATA", Fault::HangsAfterData) => return gone(&mut read).await,
-            ("DATA", _) => {
-                write.write_all(b"354 go\r\n").await?;
-                while line != ".\r\n" {
-                    line.clear();
-                    if read.read_line(&mut line).await? == 0 {
-                        return Ok(());
-                    }
-                }
-                match fault {
-                    Fault::ClosesAfterTheDot => return Ok(()),
-                    Fault::HangsAfterTheDot => return gone(&mut read).await,
-                    _ => "250 2.0.0 taken\r\n",
-                }
-            }
-            ("QUIT", _) => return write.write_all(b"221 bye\r\n").await,
-            _ => "250 ok\r\n",
-        };
-        write.write_all(reply.as_bytes()).await?;
-    }
-}
-
-/// Reads until the client goes.
-async fn gone(read: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
-    let mut rest = [0; 1024];
-    while read.read(&mut rest).await? > 0 {}
-    Ok(())
 }
 
 /// All servers are this one.
@@ -134,7 +57,7 @@ async fn run(fault: Fault) -> usize {
         loop {
             let (io, _) = listener.accept().await.unwrap();
             counted.fetch_add(1, Ordering::SeqCst);
-            open.spawn(serve(io, fault));
+            open.spawn(remote::serve(io, fault, Duration::ZERO, drop));
         }
     });
     let clock = Arc::new(SystemClock::new());

@@ -53,6 +53,26 @@ impl Handler for Remote {
     }
 }
 
+type Told = Arc<Mutex<Vec<FeedbackEvent>>>;
+
+/// A system over this feedback, and what it tells of it.
+fn system(routes: Routes, feedback: &Arc<Feedback>, clock: &Arc<SystemClock>) -> (Mta, Told) {
+    let told = Told::default();
+    let heard = told.clone();
+    let world = World {
+        clock: clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(7)),
+        resolver: Arc::new(MemoryZone::parse("").unwrap()),
+    };
+    let client = Client::new(&Trust::Roots(Vec::new()), clock.clone()).unwrap();
+    let mta = Mta::builder("mta.test".parse().unwrap(), world, Arc::new(MemorySpool::default()), client)
+        .routes(routes)
+        .feedback(feedback.clone())
+        .observer(Arc::new(on_feedback(move |event| heard.lock().unwrap().push(event.clone()))))
+        .build();
+    (mta, told)
+}
+
 #[tokio::test]
 async fn rates_rise_to_a_level_once_and_are_told() {
     let clock = Arc::new(SystemClock::new());
@@ -70,20 +90,8 @@ async fn rates_rise_to_a_level_once_and_are_told() {
 
     let list = Arc::new(MemorySuppressions::new());
     let feedback = Arc::new(feedback(list.clone(), Arc::new(MemoryJournal::default())));
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let heard = told.clone();
-    let world = World {
-        clock: clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        resolver: Arc::new(MemoryZone::parse("").unwrap()),
-    };
-    let client = Client::new(&Trust::Roots(Vec::new()), clock.clone()).unwrap();
     let routes = Routes::smart_host(postwright::core::Host::Literal(there.ip()), there.port());
-    let mta = Mta::builder("mta.test".parse().unwrap(), world, Arc::new(MemorySpool::default()), client)
-        .routes(routes)
-        .feedback(feedback.clone())
-        .observer(Arc::new(on_feedback(move |event| heard.lock().unwrap().push(event.clone()))))
-        .build();
+    let (mta, told) = system(routes, &feedback, &clock);
     let running = tokio::spawn({
         let mta = mta.clone();
         async move { mta.run(std::future::pending()).await }
@@ -182,18 +190,7 @@ async fn a_notification_is_matched_by_message_id_alone_and_told() {
         message_id: Some("<one@mta.test>".into()),
     };
     journal.note(id, &departed, clock.now());
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let heard = told.clone();
-    let world = World {
-        clock: clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        resolver: Arc::new(MemoryZone::parse("").unwrap()),
-    };
-    let client = Client::new(&Trust::Roots(Vec::new()), clock.clone()).unwrap();
-    let mta = Mta::builder("mta.test".parse().unwrap(), world, Arc::new(MemorySpool::default()), client)
-        .feedback(feedback.clone())
-        .observer(Arc::new(on_feedback(move |event| heard.lock().unwrap().push(event.clone()))))
-        .build();
+    let (mta, told) = system(Routes::mx(), &feedback, &clock);
     let server = Server::new(ServerConfig::new("mta.test".parse::<Domain>().unwrap()), clock, mta.intake());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let here = listener.local_addr().unwrap();

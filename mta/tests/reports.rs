@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use postwright::authentication::{Authenticate, Enforcement};
 use postwright::core::{
-    Clock, DnsError, Domain, Entropy, Instant, MemoryZone, Name, Record, SeededEntropy, Timestamp, World,
+    Clock, DnsError, Domain, Entropy, MemoryZone, Name, Record, SeededEntropy, Timestamp, World,
 };
 use postwright::queue::{InjectedFault, Item, MemorySpool, Scan, Spool};
 use postwright::reports::{JournalRows, ReportSettings, Reports};
@@ -19,6 +19,7 @@ use postwright::spf_dmarc::report::{
     AggregateReport, Day, Disposition, MemoryRows, Report, ReportLimits, RowStore, parse,
 };
 use postwright::{Mta, Relay};
+use postwright_testkit::PausedClock;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 /// 2026-11-20T22:00:00Z.
@@ -35,19 +36,6 @@ slow.example._report._dmarc.elsewhere.example. TIMEOUT
 _dmarc.quiet.example.         TXT \"v=DMARC1; p=reject\"
 ";
 
-/// A clock that follows tokio's paused time.
-struct PausedClock(tokio::time::Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(START) + self.0.elapsed()
-    }
-
-    fn mono(&self) -> Instant {
-        Instant::from_start(self.0.elapsed())
-    }
-}
-
 struct System {
     mta: Mta,
     reports: Arc<Reports>,
@@ -59,7 +47,7 @@ struct System {
 fn system(store: Arc<dyn RowStore>, enforcement: Enforcement) -> System {
     // A zone file has no line continuation inside of quotes.
     let zone = Arc::new(MemoryZone::parse(&ZONE.replace("\\\n", "")).unwrap());
-    let clock: Arc<dyn Clock> = Arc::new(PausedClock(tokio::time::Instant::now()));
+    let clock: Arc<dyn Clock> = PausedClock::starting_at(Timestamp::from_secs(START));
     let world =
         World { clock: clock.clone(), entropy: Arc::new(SeededEntropy::new(1)), resolver: zone.clone() };
     let hostname: Domain = "mx.example.net".parse().unwrap();

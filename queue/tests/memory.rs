@@ -1,11 +1,14 @@
 //! The memory spool: the contract, and the crashes and faults that only it can play.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
 use postwright_core::BoxFuture;
 use postwright_queue::contract::{self, block_on, sample};
 use postwright_queue::{
-    Change, Condition, Damage, DamageReason, Durability, InjectedFault, Item, MemorySpool, Scan, Spool,
-    SpoolError, SyncLevel, Want, codec::DecodeError,
+    Change, Claim, Condition, Damage, DamageReason, Durability, InjectedFault, Item, MemorySpool, Scan,
+    Spool, SpoolError, SyncLevel, Want, codec::DecodeError,
 };
 
 struct Memory(MemorySpool);
@@ -21,9 +24,23 @@ impl contract::Subject for Memory {
     }
 }
 
-fn put(spool: &MemorySpool, number: u64) -> Result<Vec<postwright_queue::Claim>, SpoolError> {
+fn put(spool: &MemorySpool, number: u64) -> Result<Vec<Claim>, SpoolError> {
     let (entry, body) = sample(number);
     block_on(spool.commit(vec![Change::Put { entry, body }]))
+}
+
+/// A message that waits for its sync.
+fn put_without_a_sync() -> (Arc<MemorySpool>, JoinHandle<Result<Vec<Claim>, SpoolError>>) {
+    let spool = Arc::new(MemorySpool::default());
+    spool.hold_syncs();
+    let writer = std::thread::spawn({
+        let spool = spool.clone();
+        move || put(&spool, 1)
+    });
+    while spool.held() == 0 {
+        std::thread::yield_now();
+    }
+    (spool, writer)
 }
 
 const WANT: Want = Want { limit: 100, horizon: std::time::Duration::ZERO };
@@ -35,15 +52,7 @@ fn the_contract_holds() {
 
 #[test]
 fn nothing_is_acknowledged_before_its_sync() {
-    let spool = std::sync::Arc::new(MemorySpool::default());
-    spool.hold_syncs();
-    let writer = std::thread::spawn({
-        let spool = spool.clone();
-        move || put(&spool, 1)
-    });
-    while spool.held() == 0 {
-        std::thread::yield_now();
-    }
+    let (spool, writer) = put_without_a_sync();
     assert!(!writer.is_finished());
     assert_eq!(spool.health().syncs, 0);
     spool.release_syncs();
@@ -54,15 +63,7 @@ fn nothing_is_acknowledged_before_its_sync() {
 
 #[test]
 fn a_crash_before_the_sync_is_an_error_and_not_a_loss() {
-    let spool = std::sync::Arc::new(MemorySpool::default());
-    spool.hold_syncs();
-    let writer = std::thread::spawn({
-        let spool = spool.clone();
-        move || put(&spool, 1)
-    });
-    while spool.held() == 0 {
-        std::thread::yield_now();
-    }
+    let (spool, writer) = put_without_a_sync();
     spool.crash();
     assert!(matches!(writer.join().unwrap(), Err(SpoolError::Unavailable(_))));
     assert!(spool.is_empty());

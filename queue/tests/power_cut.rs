@@ -14,7 +14,7 @@ use std::sync::Arc;
 use postwright_core::{Entropy, Message, SeededEntropy, SystemClock};
 use postwright_queue::contract::{all, block_on, sample};
 use postwright_queue::{Change, Claim, EmbeddedOptions, EmbeddedSpool, Entry, Spool, SpoolError};
-use postwright_testkit::disk::{self, Cut, Disk, Names, Record};
+use postwright_testkit::disk::{self, Cut, Disk, Names, Record, scratch};
 use postwright_testkit::skip;
 
 const ROLE: &str = "POSTWRIGHT_TEST_DISK_CHILD";
@@ -173,12 +173,6 @@ fn no_inodes(path: &Path, count: u64, octets: usize) {
     }
     say("refused", refused);
     say("recovered", 0);
-}
-
-/// In memory where there is such a place: what a disk does is the layer's part here, and a real one would only be slow.
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
 /// A place for one child: its spool, and what lies beside it.

@@ -224,6 +224,19 @@ fn one_message_is_held_and_let_go() {
     world.assert_idle();
 }
 
+/// Ends what is to be cancelled, and delivers the one message that is not.
+fn cancel_all_but(world: &mut World, other: SpoolId) {
+    for attempt in world.attempts() {
+        match attempt.task {
+            Task::Cancel => world.finish(attempt, Vec::new()),
+            _ => {
+                assert_eq!(attempt.id, other);
+                world.finish_with(attempt, 250);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_cancellation_removes_what_is_queued_and_can_bounce_it() {
     for bounce in [false, true] {
@@ -236,15 +249,7 @@ fn a_cancellation_removes_what_is_queued_and_can_bounce_it() {
         let cancel = order(selector, OrderKind::Cancel { bounce }, START + HOUR);
         let effects = world.scheduler.give(cancel, START);
         world.perform(effects);
-        for attempt in world.attempts() {
-            match attempt.task {
-                Task::Cancel => world.finish(attempt, Vec::new()),
-                _ => {
-                    assert_eq!(attempt.id, other);
-                    world.finish_with(attempt, 250);
-                }
-            }
-        }
+        cancel_all_but(&mut world, other);
         let event = if bounce { ReportEvent::Failed } else { ReportEvent::Cancelled };
         let mut events = world.events(id);
         events.sort_by_key(|(recipient, _)| *recipient);
@@ -379,15 +384,7 @@ fn a_job_is_suspended_and_cancelled_over_a_restart_and_nothing_else() {
     let effects = world.scheduler.give(cancel, world.now);
     world.perform(effects);
     world.restart();
-    for attempt in world.attempts() {
-        match attempt.task {
-            Task::Cancel => world.finish(attempt, Vec::new()),
-            _ => {
-                assert_eq!(attempt.id, other);
-                world.finish_with(attempt, 250);
-            }
-        }
-    }
+    cancel_all_but(&mut world, other);
     for id in [first, second, late] {
         assert_eq!(world.events(id), [(0, ReportEvent::Cancelled)]);
     }

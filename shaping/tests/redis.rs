@@ -5,9 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{BufRead, BufReader};
-use std::path::{Path as FilePath, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,77 +14,18 @@ use postwright_shaping::{
     Address, Admission, Ask, Because, Bound, Kind, Layer, Path, Policy, RedisLink, RedisSettings,
     RedisTokenStore, Settings, Shaper, Zone,
 };
+use postwright_testkit::announce;
+use postwright_testkit::redis::Server;
 
 const START: u64 = 1_767_225_600_000;
 
-/// A server of our own; it ends with the test.
-struct Server {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A server of the test's own, if there is one.
+fn serve() -> Option<Server> {
+    let server = Server::start();
+    if server.is_none() {
+        announce("redis-server", "neither under target/peers nor in PATH");
     }
-}
-
-#[allow(clippy::print_stderr, reason = "a skipped suite says so")]
-fn program() -> Option<PathBuf> {
-    let root = FilePath::new(env!("CARGO_MANIFEST_DIR")).parent()?;
-    let unpacked = ["target", "peers", "root", "usr", "bin", "redis-server"]
-        .iter()
-        .fold(root.to_path_buf(), |path, part| path.join(part));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::iter::once(unpacked)
-        .chain(std::env::split_paths(&path).map(|folder| folder.join("redis-server")))
-        .find(|file| file.is_file());
-    if found.is_none() {
-        let why = "skipped: redis-server (neither under target/peers nor in PATH)";
-        assert!(std::env::var("POSTWRIGHT_REQUIRE").as_deref() != Ok("all"), "{why}");
-        eprintln!("{why}");
-    }
-    found
-}
-
-fn serve(folder: &FilePath) -> Option<Server> {
-    let socket = folder.join("redis.sock");
-    let child = Command::new(program()?)
-        .args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--unixsocket"])
-        .arg(&socket)
-        .current_dir(folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut server = Server { child, socket };
-    let mut lines = BufReader::new(server.child.stdout.take().unwrap()).lines();
-    assert!(
-        lines.any(|line| line.is_ok_and(|line| line.contains("Ready to accept connections")
-            || line.contains("ready to accept connections"))),
-        "the server did not start"
-    );
-    // Keeps reading, so that the server never waits for us.
-    std::thread::spawn(move || lines.for_each(drop));
-    Some(server)
-}
-
-/// A folder of our own under the system's, with a short name (the path of a socket is limited).
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("pwsh-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    server
 }
 
 fn node(socket: &FilePath, node: u32, nodes: u32, batch: u32, layer: &Layer) -> Shaper {
@@ -142,13 +81,12 @@ fn fullest(sent: &[u64], width: u64) -> usize {
 
 #[test]
 fn two_to_five_nodes_together_keep_to_the_limit_and_use_it() {
-    let folder = Folder::new("sum");
-    let Some(server) = serve(&folder.0) else { return };
+    let Some(server) = serve() else { return };
     for (round, (count, batch)) in (0_u64..).zip([(2, 1), (3, 1), (5, 1), (2, 4), (5, 4)]) {
         // Each round starts long after the one before, so the key has expired or is idle.
         let from = round * 3_600_000;
         let nodes: Vec<Shaper> =
-            (0..count).map(|n| node(&server.socket, n, count, batch, &messages("50/s"))).collect();
+            (0..count).map(|n| node(&server.socket(), n, count, batch, &messages("50/s"))).collect();
         let sent = saturate(&nodes, from, from + 20_000);
         let over = if batch == 1 { 0 } else { (count * (batch - 1)) as usize };
         eprintln!(
@@ -164,14 +102,13 @@ fn two_to_five_nodes_together_keep_to_the_limit_and_use_it() {
 
 #[test]
 fn a_lost_node_takes_no_more_than_its_batch_with_it() {
-    let folder = Folder::new("node");
-    let Some(server) = serve(&folder.0) else { return };
-    let mut nodes: Vec<Shaper> = (0..3).map(|n| node(&server.socket, n, 3, 1, &messages("50/s"))).collect();
+    let Some(server) = serve() else { return };
+    let mut nodes: Vec<Shaper> = (0..3).map(|n| node(&server.socket(), n, 3, 1, &messages("50/s"))).collect();
     let mut sent = saturate(&nodes, 0, 10_000);
     nodes.pop();
     sent.extend(saturate(&nodes, 10_000, 20_000));
     // It comes back, without memory.
-    nodes.push(node(&server.socket, 2, 3, 1, &messages("50/s")));
+    nodes.push(node(&server.socket(), 2, 3, 1, &messages("50/s")));
     sent.extend(saturate(&nodes, 20_000, 30_000));
     assert!(fullest(&sent, 1000) <= 50);
     assert!(sent.len() >= 1425, "{}", sent.len());
@@ -179,20 +116,19 @@ fn a_lost_node_takes_no_more_than_its_batch_with_it() {
 
 #[test]
 fn without_the_server_each_node_keeps_to_its_share() {
-    let folder = Folder::new("away");
-    let Some(server) = serve(&folder.0) else { return };
+    let Some(server) = serve() else { return };
     for rate in ["50/s", "50/s burst 20"] {
-        let nodes: Vec<Shaper> = (0..2).map(|n| node(&server.socket, n, 2, 1, &messages(rate))).collect();
+        let nodes: Vec<Shaper> = (0..2).map(|n| node(&server.socket(), n, 2, 1, &messages(rate))).collect();
         let base = if rate.contains("burst") { 3_600_000 } else { 0 };
         let mut sent = saturate(&nodes, base, base + 5000);
         // A second server on the same socket's place would be the same to the nodes; here the socket goes away.
-        let hidden = folder.0.join("hidden");
-        std::fs::rename(&server.socket, &hidden).unwrap();
-        let fresh: Vec<Shaper> = (0..2).map(|n| node(&server.socket, n, 2, 1, &messages(rate))).collect();
+        let hidden = server.folder().join("hidden");
+        std::fs::rename(server.socket(), &hidden).unwrap();
+        let fresh: Vec<Shaper> = (0..2).map(|n| node(&server.socket(), n, 2, 1, &messages(rate))).collect();
         let alone = saturate(&fresh, base + 600_000, base + 605_000);
         assert!(fullest(&alone, 1000) <= 50 + if base == 0 { 2 } else { 20 }, "{}", fullest(&alone, 1000));
         assert!((210..=252).contains(&alone.len()), "{rate}: {} in five seconds", alone.len());
-        std::fs::rename(&hidden, &server.socket).unwrap();
+        std::fs::rename(&hidden, server.socket()).unwrap();
         sent.extend(saturate(&nodes, base + 5000, base + 10_000));
         let burst = if base == 0 { 0 } else { 20 };
         assert!(fullest(&sent, 1000) <= 50 + burst, "{rate}");
@@ -206,29 +142,25 @@ fn without_the_server_each_node_keeps_to_its_share() {
 
 #[test]
 fn a_server_that_dies_with_its_data_lets_nobody_exceed_a_rate() {
-    let folder = Folder::new("dies");
-    let Some(server) = serve(&folder.0) else { return };
+    let Some(mut server) = serve() else { return };
     let nodes: Vec<Shaper> =
-        (0..3).map(|n| node(&server.socket, n, 3, 1, &messages("60/s burst 30"))).collect();
+        (0..3).map(|n| node(&server.socket(), n, 3, 1, &messages("60/s burst 30"))).collect();
     let mut sent = saturate(&nodes, 0, 4000);
-    drop(server);
-    let _ = std::fs::remove_file(folder.0.join("redis.sock"));
+    server.kill();
     sent.extend(saturate(&nodes, 4000, 8000));
-    let server = serve(&folder.0).unwrap();
+    server.run();
     sent.extend(saturate(&nodes, 8000, 14_000));
     assert!(fullest(&sent, 1000) <= 90 + 3, "{}", fullest(&sent, 1000));
     let late = sent.iter().filter(|time| **time >= 10_000).count();
     assert!(late >= 228, "{late} in the last four seconds");
-    drop(server);
 }
 
 #[test]
 fn leases_are_shared_and_end_with_their_time() {
-    let folder = Folder::new("lease");
-    let Some(server) = serve(&folder.0) else { return };
+    let Some(server) = serve() else { return };
     let layer = Layer::defaults().set(Kind::Concurrency, &[Bound::AtMost(3)]).unwrap();
-    let a = node(&server.socket, 0, 2, 1, &layer);
-    let b = node(&server.socket, 1, 2, 1, &layer);
+    let a = node(&server.socket(), 0, 2, 1, &layer);
+    let b = node(&server.socket(), 1, 2, 1, &layer);
     let open = |node: &Shaper, time| node.admit(&path(), Ask::CONNECTION, ms(time)).granted();
     let first = open(&a, 0).unwrap();
     let mut second = open(&b, 0).unwrap();
@@ -248,14 +180,13 @@ fn leases_are_shared_and_end_with_their_time() {
 
 #[test]
 fn all_limits_of_a_decision_are_one() {
-    let folder = Folder::new("all");
-    let Some(server) = serve(&folder.0) else { return };
+    let Some(server) = serve() else { return };
     let zone: Zone = "+02:00".parse().unwrap();
     let layer = messages("1000/s burst 1000")
         .set(Kind::Bytes, &[Bound::Rate("1000/s burst 1000".parse().unwrap())])
         .and_then(|layer| layer.set_by(Default::default(), Kind::Messages, &[Bound::Daily { cap: 5, zone }]))
         .unwrap();
-    let (a, b) = (node(&server.socket, 0, 2, 1, &layer), node(&server.socket, 1, 2, 1, &layer));
+    let (a, b) = (node(&server.socket(), 0, 2, 1, &layer), node(&server.socket(), 1, 2, 1, &layer));
     for n in 0..5 {
         let node = if n % 2 == 0 { &a } else { &b };
         assert!(node.admit(&path(), Ask::message(200), ms(n)).granted().is_some(), "{n}");
@@ -274,9 +205,8 @@ fn all_limits_of_a_decision_are_one() {
 
 #[test]
 fn the_servers_own_clock_works_as_well() {
-    let folder = Folder::new("clock");
-    let Some(server) = serve(&folder.0) else { return };
-    let link = RedisLink::new(Address::Unix(server.socket.clone()), Duration::from_secs(5));
+    let Some(server) = serve() else { return };
+    let link = RedisLink::new(Address::Unix(server.socket()), Duration::from_secs(5));
     let store = RedisTokenStore::new(link, RedisSettings::for_node(0, 1));
     let policy = Policy::new().with(messages("2/d burst 2"));
     let mut settings = Settings::default();

@@ -7,31 +7,17 @@
 mod support;
 
 use postwright_smtp_proto::server::CloseReason;
-use postwright_testkit::end_of_data::{ATTACK, CANDIDATES};
+use postwright_testkit::end_of_data::{ATTACK, CANDIDATES, Place, SIZE_LIMIT};
 use support::{Driver, config, open_house};
 
-const LIMIT: u64 = 200;
-
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Middle,
-    Start,
-    PastTheLimit,
-}
-
 fn stream(place: Place, candidate: &[u8]) -> Vec<u8> {
-    let before: Vec<u8> = match place {
-        Place::Middle => b"Subject: x\r\n\r\nbody".to_vec(),
-        Place::Start => Vec::new(),
-        Place::PastTheLimit => [b"0123456789abcdef0123456789\r\n".repeat(8), b"body".to_vec()].concat(),
-    };
-    [&before, candidate, ATTACK].concat()
+    [&place.before(), candidate, ATTACK].concat()
 }
 
 fn session(tls: bool) -> Driver {
     let mut settings = config();
     settings.starttls = true;
-    settings.limits.message_size = LIMIT;
+    settings.limits.message_size = SIZE_LIMIT;
     let mut driver = Driver::greeted(settings, open_house());
     if tls {
         driver.send(b"STARTTLS\r\n").tls().send(b"EHLO client.example\r\n");
@@ -60,7 +46,7 @@ fn check(driver: &Driver, what: &dyn Fn() -> String) {
 }
 
 fn run_all(candidate: &[u8]) {
-    for place in [Place::Middle, Place::Start, Place::PastTheLimit] {
+    for place in Place::ALL {
         let stream = stream(place, candidate);
         for tls in [false, true] {
             let what = || format!("{candidate:?} {place:?} tls {tls}");

@@ -141,20 +141,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postwright_core::Timestamp;
-
-    /// Follows tokio's paused time.
-    struct Paused(tokio::time::Instant);
-
-    impl Clock for Paused {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_secs(0) + self.0.elapsed()
-        }
-
-        fn mono(&self) -> Instant {
-            Instant::from_start(self.0.elapsed())
-        }
-    }
+    use postwright_testkit::PausedClock;
 
     const GRACE: Duration = Duration::from_secs(3);
 
@@ -162,8 +149,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn start(total: usize, per_address: usize) -> (Arc<Handshakes>, Paused) {
-        (Arc::new(Handshakes::new(total, per_address, GRACE)), Paused(tokio::time::Instant::now()))
+    fn start(total: usize, per_address: usize) -> (Arc<Handshakes>, Arc<PausedClock>) {
+        (Arc::new(Handshakes::new(total, per_address, GRACE)), PausedClock::start())
     }
 
     #[tokio::test(start_paused = true)]
@@ -171,15 +158,15 @@ mod tests {
         let (handshakes, clock) = start(4, 4);
         let mut silent = Vec::new();
         for host in 1..=4 {
-            silent.push(handshakes.enter(ip(&format!("192.0.2.{host}")), &clock).await);
+            silent.push(handshakes.enter(ip(&format!("192.0.2.{host}")), &*clock).await);
         }
         // Ten honest ones, one after the other, each done at once.
         for host in 1..=10 {
-            let slot = handshakes.enter(ip(&format!("198.51.100.{host}")), &clock).await;
+            let slot = handshakes.enter(ip(&format!("198.51.100.{host}")), &*clock).await;
             assert_eq!(slot.run(async { "done" }).await, Some("done"));
             assert!(handshakes.running() <= 4);
         }
-        assert_eq!(clock.0.elapsed(), GRACE, "the first waited; it freed a slot for all the others");
+        assert_eq!(clock.elapsed(), GRACE, "the first waited; it freed a slot for all the others");
         // The oldest of the silent ones was cut, and only that one.
         assert_eq!(silent[0].run(std::future::pending::<()>()).await, None);
         for slot in &silent[1..] {
@@ -195,18 +182,19 @@ mod tests {
         let flooder = ip("2001:db8::1");
         let mut stalled = Vec::new();
         for _ in 0..3 {
-            stalled.push(handshakes.enter(flooder, &clock).await);
+            stalled.push(handshakes.enter(flooder, &*clock).await);
         }
         // Neighbours in its /64 are the same address.
-        let again = tokio::time::timeout(Duration::from_secs(1), handshakes.enter(ip("2001:db8::2"), &clock));
+        let again =
+            tokio::time::timeout(Duration::from_secs(1), handshakes.enter(ip("2001:db8::2"), &*clock));
         assert!(again.await.is_err(), "its own handshakes are in the way");
         for host in 1..=20 {
-            let slot = handshakes.enter(ip(&format!("192.0.2.{host}")), &clock).await;
+            let slot = handshakes.enter(ip(&format!("192.0.2.{host}")), &*clock).await;
             assert_eq!(slot.run(async {}).await, Some(()));
         }
-        assert_eq!(clock.0.elapsed(), Duration::from_secs(1), "nobody else waited");
-        let fourth = handshakes.enter(ip("2001:db8::3"), &clock).await;
-        assert_eq!(clock.0.elapsed(), GRACE);
+        assert_eq!(clock.elapsed(), Duration::from_secs(1), "nobody else waited");
+        let fourth = handshakes.enter(ip("2001:db8::3"), &*clock).await;
+        assert_eq!(clock.elapsed(), GRACE);
         assert_eq!(stalled[0].run(std::future::pending::<()>()).await, None, "its oldest made room");
         drop((fourth, stalled));
         assert_eq!(handshakes.running(), 0);
@@ -215,13 +203,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slots_come_back_at_once_when_a_handshake_ends() {
         let (handshakes, clock) = start(1, 1);
-        let first = handshakes.enter(ip("192.0.2.1"), &clock).await;
-        let (other, theirs) = (handshakes.clone(), Paused(clock.0));
-        let waiting = tokio::spawn(async move { drop(other.enter(ip("192.0.2.2"), &theirs).await) });
+        let first = handshakes.enter(ip("192.0.2.1"), &*clock).await;
+        let (other, theirs) = (handshakes.clone(), clock.clone());
+        let waiting = tokio::spawn(async move { drop(other.enter(ip("192.0.2.2"), &*theirs).await) });
         tokio::time::sleep(Duration::from_secs(1)).await;
         drop(first);
         waiting.await.unwrap();
-        assert_eq!(clock.0.elapsed(), Duration::from_secs(1));
+        assert_eq!(clock.elapsed(), Duration::from_secs(1));
         assert_eq!(handshakes.running(), 0);
     }
 }

@@ -101,7 +101,7 @@ async fn a_message_that_does_not_finish_in_time_is_refused_when_stopping() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_ends_a_session() {
-    let clock = support::PausedClock::start();
+    let clock = postwright_testkit::PausedClock::start();
     let (mut client, theirs) = tokio::io::duplex(4096);
     let session = tokio::spawn(async move {
         let peer = support::peer();

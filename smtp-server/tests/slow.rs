@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postwright_smtp_server::{ServerConfig, serve_connection};
-use support::{Client, Mode, PausedClock, Room, settings};
+use postwright_testkit::PausedClock;
+use support::{Client, Mode, Room, settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};

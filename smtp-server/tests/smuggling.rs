@@ -14,28 +14,12 @@ use std::sync::atomic::Ordering;
 
 use postwright_smtp_server::tls::{Tickets, server_config};
 use postwright_smtp_server::{ServerConfig, serve_connection};
-use postwright_testkit::end_of_data::{ATTACK, CANDIDATES};
-use support::{Client, Mode, PausedClock, Room, Roots, certificates, peer, settings};
+use postwright_testkit::PausedClock;
+use postwright_testkit::end_of_data::{ATTACK, CANDIDATES, Place, SIZE_LIMIT};
+use support::{Client, Mode, Room, Roots, certificates, peer, settings};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 
 const NAME: &str = "mx.example.org";
-const LIMIT: u64 = 200;
-
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Middle,
-    Start,
-    PastTheLimit,
-}
-
-fn head(place: Place) -> Vec<u8> {
-    match place {
-        Place::Middle => b"Subject: x\r\n\r\nbody".to_vec(),
-        Place::Start => Vec::new(),
-        Place::PastTheLimit => [b"0123456789abcdef0123456789\r\n".repeat(8), b"body".to_vec()].concat(),
-    }
-}
-
 struct Bench {
     config: Arc<ServerConfig>,
     roots: Roots,
@@ -54,7 +38,7 @@ impl Bench {
         let (certificates, roots) = certificates(NAME);
         let tls = server_config(&certificates, None, Tickets::Off).unwrap();
         let config =
-            settings().with_starttls(tls).with_session(|session| session.limits.message_size = LIMIT);
+            settings().with_starttls(tls).with_session(|session| session.limits.message_size = SIZE_LIMIT);
         Bench { config: Arc::new(config), roots }
     }
 
@@ -111,8 +95,8 @@ fn check(outcome: &Outcome, what: &dyn Fn() -> String) {
 }
 
 async fn run_all(bench: &Bench, candidate: &[u8], clear_and_tls: &[bool]) {
-    for place in [Place::Middle, Place::Start, Place::PastTheLimit] {
-        let head = head(place);
+    for place in Place::ALL {
+        let head = place.before();
         let stream = [&head, candidate, ATTACK].concat();
         for tls in clear_and_tls {
             let what = || format!("{candidate:?} {place:?} tls {tls}");
@@ -134,7 +118,7 @@ async fn our_candidates_in_clear() {
     let bench = Bench::new();
     for (candidate, ends) in CANDIDATES {
         run_all(&bench, candidate, &[false]).await;
-        let stream = [&head(Place::Middle), *candidate, ATTACK].concat();
+        let stream = [&Place::Middle.before(), *candidate, ATTACK].concat();
         let outcome = bench.run(false, &[&stream]).await;
         assert_eq!(outcome.messages.len(), usize::from(*ends), "{candidate:?}");
     }

@@ -224,7 +224,7 @@ async fn silence_before_a_handshake_ends_the_connection_soon() {
     for (octets, pause, seconds) in
         [(0, 0, 15), (hello.len() / 2, 0, 15), (hello.len() - 1, 1, 15), (hello.len(), 0, 60)]
     {
-        let clock = support::PausedClock::start();
+        let clock = postwright_testkit::PausedClock::start();
         let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
         let (acceptor, settings) = (support::Room::new(Mode::Accept), config.clone());
         let began = tokio::time::Instant::now();

@@ -33,6 +33,17 @@ pub fn layer(into: &Path) -> Option<PathBuf> {
     Some(library)
 }
 
+/// A folder of the test's own, in memory where there is such a place: for tests that play the disk themselves, or that a real
+/// one would only make slow.
+///
+/// # Panics
+/// If none can be made.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a folder")
+}
+
 /// One thing that was done.
 #[derive(Debug)]
 pub enum Record {

@@ -5,7 +5,11 @@
 //! | [`suites`] | finds the public conformance data |
 //! | [`disk`] | makes disks fail, and works out what a power cut leaves |
 //! | [`peers`] | finds independent programs and Python packages to run beside ours |
-//! | [`postgres`] | starts a PostgreSQL server of the test's own |
+//! | [`postgres`], [`redis`] | start a server of the test's own |
+//! | [`sockets`] | ports of servers that a test plays |
+//! | [`PausedClock`] | follows tokio's paused time |
+//! | [`at_once`] | runs a future that never waits |
+//! | [`end_of_data`] | look-alikes of the end of a message |
 //! | [`skip!`] | leaves a test by name, or fails it where nothing may be missing |
 //! | [`cases`] | says how much of a suite was run, and how much ends otherwise with us |
 //!
@@ -27,13 +31,19 @@
 //!
 //! Not here: the tests of one crate (they stand beside it). Tests of several crates together are in `tests/`.
 
+mod clock;
 pub mod disk;
 pub mod end_of_data;
 pub mod peers;
 pub mod postgres;
+mod ready;
+pub mod redis;
 mod skip;
+pub mod sockets;
 pub mod suites;
 
+pub use clock::{BEGINNING, PausedClock};
+pub use ready::at_once;
 pub use skip::{REQUIRE, announce, cases};
 
 use std::path::{Path, PathBuf};

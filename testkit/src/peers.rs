@@ -73,6 +73,12 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
     candidates.into_iter().flatten().find(|python| imports(python, modules))
 }
 
+/// Whether this process may do everything: some daemons insist on it, others refuse it.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
 fn imports(python: &Path, modules: &[&str]) -> bool {
     let script: String = modules.iter().map(|module| format!("import {module}\n")).collect();
     let mut command = Command::new(python);

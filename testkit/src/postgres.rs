@@ -25,11 +25,6 @@ pub const USER: &str = "postwright";
 /// The database.
 pub const DATABASE: &str = "postgres";
 
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
-}
-
 impl Server {
     /// Makes and starts one; it answers a moment later. `None` where PostgreSQL is not installed.
     ///
@@ -39,7 +34,7 @@ impl Server {
         let programs = peers::find("initdb")?.canonicalize().ok()?.parent()?.to_owned();
         // Sockets have short paths only.
         let directory = tempfile::Builder::new().prefix("pw").tempdir_in("/tmp").expect("a folder");
-        if is_root() {
+        if peers::is_root() {
             std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).expect("its owner");
         }
         let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
@@ -76,8 +71,8 @@ impl Server {
 
     fn command(&self, program: &str) -> Command {
         let program = self.programs.join(program);
-        let mut command = Command::new(if is_root() { Path::new("setpriv") } else { &program });
-        if is_root() {
+        let mut command = Command::new(if peers::is_root() { Path::new("setpriv") } else { &program });
+        if peers::is_root() {
             let id = NOBODY.to_string();
             command
                 .args([&format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups", "--"])

@@ -28,23 +28,12 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start(table: Table) -> Server {
         let table = Arc::new(table);
-        let (tcp, udp) = sockets().await;
+        let (tcp, udp) = postwright_testkit::sockets::tcp_and_udp().await;
         let server = Server { address: tcp.local_addr().unwrap(), udp: Arc::default(), tcp: Arc::default() };
         tokio::spawn(serve_udp(udp, Arc::clone(&table), Arc::clone(&server.udp)));
         tokio::spawn(serve_tcp(tcp, table, Arc::clone(&server.tcp)));
         server
     }
-}
-
-/// The same free port for both.
-async fn sockets() -> (TcpListener, UdpSocket) {
-    for _ in 0..32 {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
-            return (tcp, udp);
-        }
-    }
-    panic!("no port is free for both UDP and TCP");
 }
 
 async fn serve_udp(socket: UdpSocket, table: Arc<Table>, count: Arc<AtomicUsize>) {

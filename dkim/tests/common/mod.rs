@@ -3,10 +3,10 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::path::Path;
-use std::task::{Context, Poll, Waker};
 
 use postwright_core::{MemoryZone, Message, Record, Resolver, Timestamp};
 use postwright_dkim::{DkimResult, Limits, Provider, Verifier, VerifyPolicy};
+pub(crate) use postwright_testkit::at_once as block_on;
 
 /// The library under test: AWS-LC in `aws_lc.rs`, which runs all of the other files once more; else the default.
 pub(crate) fn provider() -> Provider {
@@ -26,17 +26,6 @@ pub(crate) fn verifier() -> Verifier {
 #[cfg(feature = "arc")]
 pub(crate) fn arc_verifier() -> postwright_dkim::arc::ArcVerifier {
     postwright_dkim::arc::ArcVerifier::new(provider(), VerifyPolicy::default(), Limits::default())
-}
-
-/// Runs a future that only waits for memory zones.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = std::pin::pin!(future);
-    for _ in 0..1000 {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return value;
-        }
-    }
-    panic!("a memory zone answers at once");
 }
 
 /// 2026-11-21: behind all signing times of the suites.

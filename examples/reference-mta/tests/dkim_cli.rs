@@ -2,28 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::io::Write;
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use support::cli::{ok, run};
 
 const MAIL: &str = "From: a@example.org\nTo: b@example.com\nSubject: hi\n\nHello  \n\n";
-
-fn run(dir: &Path, args: &[&str], input: &[u8]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
-    command.args(args).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // A command that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
-
-fn ok(dir: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
-    let output = run(dir, args, input);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
 
 fn signatures(dir: &Path, args: &[&str], input: &[u8]) -> Vec<Value> {
     let arguments = [&["dkim", "verify", "--zone", "zone", "--time", "1800000000"], args].concat();

@@ -9,10 +9,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use support::cli::{json, lines, queued};
 use support::load::Client;
 use support::mta::Mta;
 use support::receiver::Receiver;
-use support::{pause, wait_until};
+use support::{complaint, pause, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BODY: &[u8] = b"Message-ID: <first@load.test>\r\nSubject: x\r\n\r\nx\r\n";
@@ -55,10 +56,16 @@ impl Place {
 
     /// What the running server counts.
     fn counts(&self) -> Value {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
-        let output = command.arg("queue").arg("--config").arg(self.config()).arg("status").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()["feedback"].take()
+        let config = self.config();
+        let args = ["queue".as_ref(), "--config".as_ref(), config.as_os_str(), "status".as_ref()];
+        json(self.dir.path(), &args, b"")["feedback"].take()
+    }
+
+    /// One address is on the list, for this reason.
+    fn assert_listed(&self, address: &str, reason: &str) {
+        let entries = self.suppress(&["list"]);
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        assert_eq!((&entries[0]["address"], &entries[0]["reason"]), (&address.into(), &reason.into()));
     }
 
     fn suppress(&self, args: &[&str]) -> Vec<Value> {
@@ -68,14 +75,8 @@ impl Place {
 
 /// The lines of JSON that `postwright suppress` prints about a server's list.
 fn suppress(config: &Path, args: &[&str]) -> Vec<Value> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
-    let output = command.arg("suppress").arg("--config").arg(config).args(args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    let config = config.to_str().unwrap();
+    lines(Path::new("."), &[&["suppress", "--config", config], args].concat(), b"")
 }
 
 /// What a remote MTA sends when it finds out later that a recipient does not exist (RFC 3464).
@@ -86,16 +87,6 @@ fn notification(recipient: &str) -> String {
          Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; receiver.test\r\n\r\n\
          Final-Recipient: rfc822; {recipient}\r\nAction: failed\r\nStatus: 5.1.1\r\n\
          Diagnostic-Code: smtp; 550 5.1.1 No such user\r\n\r\n--b--\r\n"
-    )
-}
-
-fn complaint(return_path: &str) -> String {
-    format!(
-        "From: fbl@provider.test\r\nSubject: complaint\r\nMIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n--b\r\n\r\nAbuse.\r\n--b\r\n\
-         Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nUser-Agent: P/1\r\nVersion: 1\r\n\
-         Original-Mail-From: <{return_path}>\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
-         Message-ID: <first@load.test>\r\nSubject: x\r\n\r\nx\r\n--b--\r\n"
     )
 }
 
@@ -134,12 +125,7 @@ fn a_refusal_that_comes_later_by_mail_suppresses_its_recipient() {
     drop(client);
     assert!(mta.terminate(PATIENCE).success());
 
-    let entries = place.suppress(&["list"]);
-    assert_eq!(entries.len(), 1, "{entries:?}");
-    assert_eq!(
-        (&entries[0]["address"], &entries[0]["reason"]),
-        (&"dead@receiver.test".into(), &"hard-bounce".into())
-    );
+    place.assert_listed("dead@receiver.test", "hard-bounce");
     // It outlives a restart.
     let mta = place.start("", "");
     Client::connect(mta.address).unwrap().send("author@load.test", &["dead@receiver.test"], BODY).unwrap();
@@ -231,18 +217,15 @@ fn complaints_suppress_and_what_is_forged_does_not() {
         client.command("RSET", 2).unwrap();
     }
     // A complaint about a message that is not ours is taken and changes nothing.
-    let foreign = complaint("b-0000-20000-aaaaaaaaaaaaaaa@bounces.test").replace("first@", "other@");
+    let foreign = complaint("b-0000-20000-aaaaaaaaaaaaaaa@bounces.test", "other@load.test");
     client.send("fbl@provider.test", &["fbl@bounces.test"], foreign.as_bytes()).unwrap();
     // A true one quotes the signed path.
-    client.send("fbl@provider.test", &["fbl@bounces.test"], complaint(&path).as_bytes()).unwrap();
+    client
+        .send("fbl@provider.test", &["fbl@bounces.test"], complaint(&path, "first@load.test").as_bytes())
+        .unwrap();
     drop(client);
     assert!(mta.terminate(PATIENCE).success());
-    let entries = place.suppress(&["list"]);
-    assert_eq!(entries.len(), 1, "{entries:?}");
-    assert_eq!(
-        (&entries[0]["address"], &entries[0]["reason"]),
-        (&"cross@receiver.test".into(), &"complaint".into())
-    );
+    place.assert_listed("cross@receiver.test", "complaint");
     assert_eq!(place.receiver.count(), 1, "nothing was sent in answer to any of it");
 }
 
@@ -302,10 +285,5 @@ fn a_storm_of_notifications_is_slowed_down() {
     assert_eq!(place.receiver.count(), 5, "no more than the burst");
     drop(client);
     assert!(mta.terminate(PATIENCE).success());
-    let output = Command::new(env!("CARGO_BIN_EXE_postwright"))
-        .args(["spool", "check"])
-        .arg(place.dir.path().join("spool"))
-        .output();
-    let json: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
-    assert_eq!(json["messages"], 7, "the rest is queued, none is lost");
+    assert_eq!(queued(&place.dir.path().join("spool")), 7, "the rest is queued, none is lost");
 }

@@ -5,36 +5,18 @@ mod support;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use postwright_testkit::skip;
 use serde_json::Value;
+use support::cli::{json, ok, run};
 use support::load::Client;
 use support::mta::Mta;
 use support::receiver::Receiver;
 use support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn run(dir: &Path, args: &[&str], input: &[u8]) -> (Option<i32>, Vec<u8>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
-    command.args(args).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input);
-    let output = child.wait_with_output().unwrap();
-    (output.status.code(), output.stdout)
-}
-
-fn ok(dir: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
-    let (code, stdout) = run(dir, args, input);
-    assert_eq!(code, Some(0), "{args:?}");
-    stdout
-}
-
-fn json(dir: &Path, args: &[&str], input: &[u8]) -> Value {
-    serde_json::from_slice(&ok(dir, args, input)).unwrap()
-}
 
 /// `serve` with a configuration that a test writes anew, and what it logs.
 struct Setup {
@@ -256,7 +238,7 @@ fn a_rotation_leads_two_keys_through_their_life() {
     // A selector never names two keys, and nothing is written over.
     let again =
         ["dkim", "rotation", "publish", "--state", "state.json", "--selector", "one", "--key", "x.pem"];
-    assert_eq!(run(dir.path(), &again, b"").0, Some(2));
+    assert_eq!(run(dir.path(), &again, b"").status.code(), Some(2));
     assert!(!dir.path().join("x.pem").exists());
     let shown = rotation.publish("two", 233);
     rotation.add_to_dns(&shown, 1);

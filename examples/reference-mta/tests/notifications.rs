@@ -4,9 +4,9 @@
 
 mod support;
 
-use std::process::Command;
 use std::time::Duration;
 
+use support::cli::queued;
 use support::load::Client;
 use support::mta::Mta;
 use support::postfix::free_address;
@@ -15,13 +15,6 @@ use support::{pause, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BODY: &[u8] = b"Subject: x\r\n\r\nx\r\n";
-
-/// How many messages a spool holds that nobody has open.
-fn queued(spool: &std::path::Path) -> u64 {
-    let output = Command::new(env!("CARGO_BIN_EXE_postwright")).args(["spool", "check"]).arg(spool).output();
-    let json: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
-    json["messages"].as_u64().unwrap()
-}
 
 #[test]
 fn nobody_is_told_about_mail_without_a_sender_or_about_a_notification() {

@@ -6,27 +6,18 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use postwright::core::{Clock, SystemClock};
 use postwright::reports::JournalRows;
 use postwright::spf_dmarc::report::{Batch, Day, Report, ReportLimits, RowStore, parse};
-use postwright_testkit::{peers, skip};
+use postwright_testkit::{at_once as now, peers, skip};
 use support::load::Client;
 use support::mta::Mta;
 use support::receiver::{Mail, Receiver};
 use support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The journal is ready at once.
-fn now<F: Future>(work: F) -> F::Output {
-    match std::pin::pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("a journal does not wait"),
-    }
-}
 
 fn configure(folder: &Path, receiver: &Receiver) -> std::path::PathBuf {
     let at = |name: &str| folder.join(name);

@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::cli::{lines, run};
 use support::load::Client;
 use support::mta::Mta;
 use support::receiver::Receiver;
-use support::{pause, wait_until};
+use support::{complaint, pause, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BODY: &[u8] = b"Message-ID: <first@load.test>\r\nSubject: x\r\n\r\nx\r\n";
@@ -54,16 +54,12 @@ impl Place {
         Mta::with_config(&self.dir.path().join("mta.toml"))
     }
 
-    fn ask(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postwright"));
-        command.args(words).arg("--config").arg(self.dir.path().join("mta.toml")).output().unwrap()
+    fn args<'a>(&self, words: &[&'a str]) -> Vec<&'a str> {
+        [words, &["--config", "mta.toml"]].concat()
     }
 
     fn lines(&self, words: &[&str]) -> Vec<Value> {
-        let output = self.ask(words);
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        lines(self.dir.path(), &self.args(words), b"")
     }
 
     /// To how many recipients of a domain mail came.
@@ -71,17 +67,6 @@ impl Place {
         let mails = self.receiver.mails();
         mails.iter().flat_map(|mail| &mail.to).filter(|to| to.ends_with(domain)).count()
     }
-}
-
-/// A complaint in the form of RFC 5965, which quotes the return path.
-fn complaint(return_path: &str) -> String {
-    format!(
-        "From: fbl@provider.test\r\nSubject: complaint\r\nMIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n--b\r\n\r\nAbuse.\r\n--b\r\n\
-         Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nUser-Agent: P/1\r\nVersion: 1\r\n\
-         Original-Mail-From: <{return_path}>\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
-         Subject: x\r\n\r\nx\r\n--b--\r\n"
-    )
 }
 
 /// The complaint is about a message to a domain of its own; its mail hosts are the provider's, and so is the rule.
@@ -99,8 +84,8 @@ fn a_complaint_sets_a_providers_rule_in_motion_and_an_operator_undoes_it() {
     wait_until("it arrives", PATIENCE, || place.arrived("guest.test") + place.arrived("plain.test") == 2);
     assert_eq!(place.lines(&["shaping", "events"]), Vec::<Value>::new());
     let path = place.receiver.mails()[0].from.clone();
-    let report =
-        complaint(&path).replace("Version: 1\r\n", "Version: 1\r\nOriginal-Rcpt-To: <cross@guest.test>\r\n");
+    let report = complaint(&path, "first@load.test")
+        .replace("Version: 1\r\n", "Version: 1\r\nOriginal-Rcpt-To: <cross@guest.test>\r\n");
     client.send("fbl@provider.test", &["fbl@bounces.test"], report.as_bytes()).unwrap();
     let events = place.lines(&["shaping", "events"]);
     assert_eq!(events.len(), 1, "{events:?}");
@@ -121,7 +106,7 @@ fn a_complaint_sets_a_providers_rule_in_motion_and_an_operator_undoes_it() {
     let undone = place.lines(&["shaping", "undo", &number]);
     assert!(undone[0]["undone"].is_string(), "{undone:?}");
     wait_until("what waited leaves at once", PATIENCE, || place.arrived("guest.test") == 2);
-    let again = place.ask(&["shaping", "undo", &number]);
+    let again = run(place.dir.path(), &place.args(&["shaping", "undo", &number]), b"");
     let complaint = String::from_utf8_lossy(&again.stderr).into_owned();
     assert_eq!((again.status.code(), complaint.lines().count()), (Some(2), 1), "{complaint}");
     assert!(mta.terminate(PATIENCE).success());

@@ -4,52 +4,17 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use postwright_testkit::announce;
+use postwright_testkit::redis::Server;
 use support::load::Client;
 use support::mta::Mta;
 use support::receiver::Receiver;
 use support::{pause, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A redis-server on a socket; it ends with the test.
-struct Redis {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn redis(folder: &Path) -> Option<Redis> {
-    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers");
-    let unpacked = peers.join("root").join("usr/bin/redis-server");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).map(|folder| folder.join("redis-server"));
-    let program = std::iter::once(unpacked).chain(places).find(|file| file.is_file())?;
-    let socket = folder.join("r");
-    let mut command = Command::new(program);
-    command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
-    command.current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut redis = Redis { child: command.spawn().unwrap(), socket };
-    let mut lines = BufReader::new(redis.child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(
-        lines.any(|line| line.to_lowercase().contains("ready to accept connections")),
-        "it did not start"
-    );
-    // Keeps reading, so that the server never waits for us.
-    std::thread::spawn(move || lines.for_each(drop));
-    Some(redis)
-}
 
 /// A node whose mail all goes to the receiver.
 fn node(folder: &Path, number: u32, redis: &str, rules: &str, receiver: &Receiver) -> Mta {
@@ -79,12 +44,12 @@ fn send(mta: &Mta, count: usize) {
 #[test]
 fn two_servers_together_keep_to_one_limit_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(redis) = redis(folder.path()) else {
+    let Some(redis) = Server::start() else {
         return announce("redis-server", "neither under target/peers nor in PATH");
     };
     let receiver = Receiver::start();
     let (rules, there) =
-        ("[defaults]\nmessages = \"5/h burst 5\"\n", format!("unix:{}", redis.socket.display()));
+        ("[defaults]\nmessages = \"5/h burst 5\"\n", format!("unix:{}", redis.socket().display()));
     let start = |number| node(folder.path(), number, &there, rules, &receiver);
     let (first, second) = (start(0), start(1));
     send(&first, 4);

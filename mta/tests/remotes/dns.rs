@@ -5,17 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postwright::core::{
-    Answer, BoxFuture, DnsError, MemoryZone, Name, RecordKind, Resolver, SeededEntropy, World,
-};
-use postwright::queue::MemorySpool;
-use postwright::smtp_client::{Client, Trust};
-use postwright::{DnsPace, Mta, PacedResolver};
-use tokio::sync::oneshot;
+use postwright::core::{Answer, BoxFuture, DnsError, MemoryZone, Name, RecordKind, Resolver};
+use postwright::{DnsPace, PacedResolver};
+use postwright_testkit::PausedClock;
 use tokio::time::sleep;
 
-use crate::network::{Fault, Network, Seen, TokioClock};
-use crate::{Fates, HOUR, submit};
+use crate::network::{Network, Seen};
+use crate::remote::Fault;
+use crate::{Fates, HOUR, drain, submit, system};
 
 const OUTAGE: Duration = Duration::from_secs(600);
 
@@ -71,29 +68,14 @@ async fn ride_out(
     connections: usize,
 ) -> Duration {
     let (seen, fates) = (Arc::new(Seen::default()), Arc::new(Fates::default()));
-    let world =
-        World { clock: Arc::new(TokioClock(dns.start)), entropy: Arc::new(SeededEntropy::new(7)), resolver };
-    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
-    let network = Arc::new(Network { fault: Fault::None, start: dns.start, seen: seen.clone() });
-    let spool = Arc::new(MemorySpool::default());
-    let mta = Mta::builder("mta.test".parse().unwrap(), world, spool, client.with_connector(network))
+    let mta = system(Network::new(Fault::None, seen.clone()), resolver)
         .settings(|settings| settings.connections = connections)
         .observer(fates.clone())
         .build();
     for number in 0..domains {
         submit(&mta, &format!("d{number}.test"), number, 1).await;
     }
-    let (stop, stopped) = oneshot::channel::<()>();
-    let watch = async {
-        let deadline = dns.start + 4 * HOUR;
-        while fates.ends.load(Ordering::SeqCst) < domains {
-            assert!(tokio::time::Instant::now() < deadline, "the queue does not drain");
-            sleep(Duration::from_secs(1)).await;
-        }
-        drop(stop);
-        dns.start.elapsed()
-    };
-    let ((), drained) = tokio::join!(mta.run(async { drop(stopped.await) }), watch);
+    let drained = drain(&mta, &fates, domains, 4 * HOUR).await;
     assert!(fates.bounced.lock().unwrap().is_empty(), "no answer is no reason to bounce");
     assert_eq!(fates.delivered.lock().unwrap().len(), domains);
     assert_eq!(seen.bodies.lock().unwrap().len(), domains);
@@ -128,7 +110,7 @@ async fn a_crowd_after_an_outage_asks_dns_no_faster_than_it_may() {
     let mut pace = DnsPace::default();
     (pace.per_second, pace.burst, pace.at_a_time) = (50, 50, 20);
     let dns = Outage::of(DOMAINS, tokio::time::Instant::now());
-    let paced = PacedResolver::new(dns.clone(), Arc::new(TokioClock(dns.start)), pace);
+    let paced = PacedResolver::new(dns.clone(), PausedClock::start(), pace);
     let drained = ride_out(&dns, Arc::new(paced), DOMAINS, DOMAINS).await;
     assert!(drained < OUTAGE + HOUR, "{drained:?}");
     assert!(dns.most.load(Ordering::SeqCst) <= 20, "{:?} at a time", dns.most);
@@ -173,7 +155,7 @@ async fn look_ups_keep_to_their_rate_and_use_it() {
     let mut pace = DnsPace::default();
     (pace.per_second, pace.burst, pace.at_a_time) = (40, 8, 1000);
     pace.patience = Duration::from_secs(60);
-    let paced = Arc::new(PacedResolver::new(dns.clone(), Arc::new(TokioClock(dns.start)), pace));
+    let paced = Arc::new(PacedResolver::new(dns.clone(), PausedClock::start(), pace));
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..400 {
         let paced = paced.clone();
@@ -193,7 +175,7 @@ async fn places_and_turns_come_back_from_those_who_go_away() {
     let dns = Outage::of(1, tokio::time::Instant::now());
     let mut pace = DnsPace::default();
     (pace.per_second, pace.burst, pace.at_a_time) = (1000, 1000, 3);
-    let paced = PacedResolver::new(dns.clone(), Arc::new(TokioClock(dns.start)), pace);
+    let paced = PacedResolver::new(dns.clone(), PausedClock::start(), pace);
     for i in 0..20 {
         // Each of them would take five seconds.
         let (one, two) = (name(&format!("a{i}.test")), name(&format!("b{i}.test")));
@@ -223,7 +205,7 @@ async fn who_would_wait_for_too_long_is_told_so_and_costs_nothing() {
     let mut pace = DnsPace::default();
     (pace.per_second, pace.burst) = (1, 1);
     pace.patience = Duration::from_millis(1500);
-    let paced = PacedResolver::new(zone.clone(), Arc::new(TokioClock(start)), pace);
+    let paced = PacedResolver::new(zone.clone(), PausedClock::start(), pace);
     let names: Vec<Name> = (0..6).map(|i| name(&format!("n{i}.test"))).collect();
     let mut answers = Vec::new();
     let (a, b, c, d) = tokio::join!(
@@ -245,11 +227,10 @@ async fn who_would_wait_for_too_long_is_told_so_and_costs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_remembered_costs_nothing_and_ends_with_its_time() {
-    let start = tokio::time::Instant::now();
     let zone = Arc::new(ten());
     let mut pace = DnsPace::default();
     pace.remembered = 4;
-    let paced = PacedResolver::new(zone.clone(), Arc::new(TokioClock(start)), pace);
+    let paced = PacedResolver::new(zone.clone(), PausedClock::start(), pace);
     let ask = |text: &str| {
         let (paced, name) = (&paced, name(text));
         async move { paced.lookup(&name, RecordKind::A).await }

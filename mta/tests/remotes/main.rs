@@ -17,14 +17,18 @@ use postwright::core::{
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_proto::client::Timings;
-use postwright::{Departure, Event, Exit, Mta, NotNow, Observer, Pace, Pass, Sent};
+use postwright::{Builder, Departure, Event, Exit, Mta, NotNow, Observer, Pace, Pass, Sent};
+use postwright_testkit::PausedClock;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use network::{Fault, Network, Seen, TokioClock};
+use network::{Network, Seen};
+use remote::Fault;
 
 mod dns;
 mod network;
+#[path = "../support/remote.rs"]
+mod remote;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Attempts at a time to one site.
@@ -96,30 +100,43 @@ fn zone() -> MemoryZone {
     MemoryZone::parse(&text).unwrap()
 }
 
+/// A system whose mail goes to the servers of a network.
+fn system(network: Network, resolver: Arc<dyn Resolver>) -> Builder {
+    let world = World { clock: PausedClock::start(), entropy: Arc::new(SeededEntropy::new(7)), resolver };
+    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
+    let client = client.with_connector(Arc::new(network));
+    Mta::builder("mta.test".parse().unwrap(), world, Arc::new(MemorySpool::default()), client)
+}
+
+/// Runs it until so many recipients have come to their end; says how long that took.
+async fn drain(mta: &Mta, fates: &Fates, ends: usize, within: Duration) -> Duration {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let watch = async {
+        let start = tokio::time::Instant::now();
+        while fates.ends.load(Ordering::SeqCst) < ends {
+            assert!(start.elapsed() < within, "the queue does not drain within {within:?}");
+            sleep(Duration::from_secs(1)).await;
+        }
+        drop(stop);
+        start.elapsed()
+    };
+    tokio::join!(mta.run(async { drop(stopped.await) }), watch).1
+}
+
 /// Mail to a bad site and to good ones; ends when every recipient has its end, and asserts that nothing leaked.
 async fn run(fault: Fault, to_bad: usize, recipients: usize) -> Run {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let (seen, fates, passes) =
         (Arc::new(Seen::default()), Arc::new(Fates::default()), Arc::new(Passes::default()));
-    let start = tokio::time::Instant::now();
-    let world = World {
-        clock: Arc::new(TokioClock(start)),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        resolver: Arc::new(zone()),
-    };
-    let network = Network { fault, start, seen: seen.clone() };
-    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
-    let spool = Arc::new(MemorySpool::default());
-    let mta =
-        Mta::builder("mta.test".parse().unwrap(), world, spool, client.with_connector(Arc::new(network)))
-            .settings(|settings| {
-                settings.connections = PER_SITE * (GOOD_SITES + 1);
-                settings.connections_per_site = PER_SITE;
-                settings.warn_after = None;
-            })
-            .pace(passes.clone())
-            .observer(fates.clone())
-            .build();
+    let mta = system(Network::new(fault, seen.clone()), Arc::new(zone()))
+        .settings(|settings| {
+            settings.connections = PER_SITE * (GOOD_SITES + 1);
+            settings.connections_per_site = PER_SITE;
+            settings.warn_after = None;
+        })
+        .pace(passes.clone())
+        .observer(fates.clone())
+        .build();
     let mut expected = 0;
     for number in 0..to_bad {
         expected += submit(&mta, "bad.test", number, recipients).await;
@@ -127,19 +144,7 @@ async fn run(fault: Fault, to_bad: usize, recipients: usize) -> Run {
     for number in 0..100 {
         expected += submit(&mta, &format!("good{}.test", number % GOOD_SITES), number, 1).await;
     }
-    let (stop, stopped) = oneshot::channel::<()>();
-    let watch = async {
-        let deadline = tokio::time::Instant::now() + 24 * HOUR;
-        while fates.ends.load(Ordering::SeqCst) < expected {
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "{fault:?}: not all have come to an end in a day"
-            );
-            sleep(Duration::from_secs(1)).await;
-        }
-        drop(stop);
-    };
-    tokio::join!(mta.run(async { drop(stopped.await) }), watch);
+    drain(&mta, &fates, expected, 24 * HOUR).await;
     // The leak oracle: connections, passes, memory for bodies, tasks.
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -218,14 +223,6 @@ type Told = Arc<Mutex<Vec<(Option<Box<str>>, Timings)>>>;
 
 #[tokio::test(start_paused = true)]
 async fn events_tell_the_remotes_id_and_where_the_time_went() {
-    let start = tokio::time::Instant::now();
-    let world = World {
-        clock: Arc::new(TokioClock(start)),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        resolver: Arc::new(Delayed(zone())),
-    };
-    let network = Arc::new(Network { fault: Fault::None, start, seen: Arc::default() });
-    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
     let told = Told::default();
     let (sink, ended) = (told.clone(), Arc::new(tokio::sync::Notify::new()));
     let wake = ended.clone();
@@ -235,10 +232,8 @@ async fn events_tell_the_remotes_id_and_where_the_time_went() {
             wake.notify_one();
         }
     };
-    let spool = Arc::new(MemorySpool::default());
-    let mta = Mta::builder("mta.test".parse().unwrap(), world, spool, client.with_connector(network))
-        .observer(Arc::new(observer))
-        .build();
+    let network = Network::new(Fault::None, Arc::default());
+    let mta = system(network, Arc::new(Delayed(zone()))).observer(Arc::new(observer)).build();
     let (stop, stopped) = oneshot::channel::<()>();
     let send = async {
         for number in 0..2 {
@@ -289,35 +284,18 @@ async fn one_refused_recipient_of_fifty_fails_alone() {
 #[tokio::test(start_paused = true)]
 async fn domains_that_share_their_hosts_share_one_limit() {
     const DOMAINS: usize = 30;
-    let start = tokio::time::Instant::now();
     // The bad site's host, which behaves today, under many domains.
     let zone: String = (0..DOMAINS).map(|i| format!("d{i}.test. MX 10 mx.bad.test.\n")).collect();
     let zone = format!("{zone}mx.bad.test. A 192.0.2.66\n");
     let (seen, fates) = (Arc::new(Seen::default()), Arc::new(Fates::default()));
-    let world = World {
-        clock: Arc::new(TokioClock(start)),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        resolver: Arc::new(MemoryZone::parse(&zone).unwrap()),
-    };
-    let client = Client::new(&Trust::Roots(Vec::new()), world.clock.clone()).unwrap();
-    let network = Arc::new(Network { fault: Fault::None, start, seen: seen.clone() });
-    let spool = Arc::new(MemorySpool::default());
-    let mta = Mta::builder("mta.test".parse().unwrap(), world, spool, client.with_connector(network))
+    let mta = system(Network::new(Fault::None, seen.clone()), Arc::new(MemoryZone::parse(&zone).unwrap()))
         .settings(|settings| settings.connections_per_site = PER_SITE)
         .observer(fates.clone())
         .build();
     for number in 0..DOMAINS {
         submit(&mta, &format!("d{number}.test"), number, 1).await;
     }
-    let (stop, stopped) = oneshot::channel::<()>();
-    let watch = async {
-        while fates.ends.load(Ordering::SeqCst) < DOMAINS {
-            assert!(start.elapsed() < HOUR, "the queue does not drain");
-            sleep(Duration::from_secs(1)).await;
-        }
-        drop(stop);
-    };
-    tokio::join!(mta.run(async { drop(stopped.await) }), watch);
+    drain(&mta, &fates, DOMAINS, HOUR).await;
     assert_eq!(fates.delivered.lock().unwrap().len(), DOMAINS);
     let most = seen.bad_most.load(Ordering::SeqCst);
     assert!(most <= PER_SITE, "{most} connections to one provider at a time");

@@ -3,18 +3,13 @@
 use std::sync::Arc;
 
 use postwright_core::SystemClock;
+use postwright_testkit::disk::scratch;
 
 use super::*;
 use crate::contract::{block_on, sample};
 use crate::{Change, EmbeddedOptions, EmbeddedSpool, Spool};
 
 const MESSAGES: u64 = 9;
-
-/// In memory where there is such a place: nothing here needs a real disk.
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
-}
 
 fn open(path: &Path) -> EmbeddedSpool {
     let mut options = EmbeddedOptions::new(path, Arc::new(SystemClock::new()));

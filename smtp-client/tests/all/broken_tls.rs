@@ -4,7 +4,9 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::peer::{Scripts, TokioClock, certificate, client, hosts, options, shown, transaction};
+use postwright_testkit::PausedClock;
+
+use crate::peer::{Scripts, certificate, client, hosts, options, shown, transaction};
 use postwright_core::{BoxFuture, Domain};
 use postwright_smtp_client::{BoxIo, Client, Connector, Demand, Options, Target, Trust};
 use postwright_smtp_proto::client::{Config, StartTls};
@@ -75,7 +77,7 @@ async fn clear_text_behind_the_end_of_tls_is_never_believed() {
     for (answers, expected) in places.into_iter().chain(["Unknown 4.4.2 end-of-data"]).enumerate() {
         for closes in [true, false] {
             let (acceptor, root) = certificate(&["mx0.x.example"], false);
-            let client = Client::new(&Trust::Roots(vec![root]), TokioClock::start()).unwrap();
+            let client = Client::new(&Trust::Roots(vec![root]), PausedClock::start()).unwrap();
             let client = client.with_connector(Arc::new(Breaks { acceptor, answers, closes }));
             let mut config = Config::new("client.example".parse::<Domain>().unwrap());
             config.starttls = StartTls::Opportunistic;

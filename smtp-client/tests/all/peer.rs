@@ -9,10 +9,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postwright_core::{BoxFuture, Clock, Domain, Envelope, Instant, Mailbox, Message, Timestamp};
+use postwright_core::{BoxFuture, Domain, Envelope, Mailbox, Message};
 use postwright_smtp_client::connect::{BoxIo, Connector, Io};
 use postwright_smtp_client::{Client, Options, Target, Trust};
 use postwright_smtp_proto::client::{Config, Report, Transaction};
+use postwright_testkit::PausedClock;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
@@ -112,27 +113,8 @@ async fn read_until(io: &mut Box<dyn Io>, end: &[u8]) -> Result<String, String> 
     Ok(String::from_utf8_lossy(&heard).into_owned())
 }
 
-/// A clock that follows tokio's, so that paused time moves both.
-pub(crate) struct TokioClock(tokio::time::Instant);
-
-impl TokioClock {
-    pub(crate) fn start() -> Arc<TokioClock> {
-        Arc::new(TokioClock(tokio::time::Instant::now()))
-    }
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_800_000_000) + self.0.elapsed()
-    }
-
-    fn mono(&self) -> Instant {
-        Instant::from_start(self.0.elapsed())
-    }
-}
-
 pub(crate) fn client(scripts: &Arc<Scripts>, roots: Vec<CertificateDer<'static>>) -> Client {
-    Client::new(&Trust::Roots(roots), TokioClock::start()).unwrap().with_connector(scripts.clone())
+    Client::new(&Trust::Roots(roots), PausedClock::start()).unwrap().with_connector(scripts.clone())
 }
 
 pub(crate) fn options() -> Options {

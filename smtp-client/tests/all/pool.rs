@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::peer::{HELLO, ONE, QUIT, Scripts, TokioClock, client, hosts, options, shown, transaction};
+use postwright_testkit::PausedClock;
+
+use crate::peer::{HELLO, ONE, QUIT, Scripts, client, hosts, options, shown, transaction};
 use postwright_smtp_client::{Pool, PoolLimits};
 
 fn pool(transactions: u32) -> Pool<&'static str> {
     let mut limits = PoolLimits::default();
     limits.transactions = transactions;
-    Pool::new(limits, TokioClock::start())
+    Pool::new(limits, PausedClock::start())
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +65,7 @@ async fn keys_are_kept_apart_and_numbers_kept_to() {
     let client = client(&scripts, Vec::new());
     let mut limits = PoolLimits::default();
     (limits.per_key, limits.total) = (1, 2);
-    let pool = Pool::new(limits, TokioClock::start());
+    let pool = Pool::new(limits, PausedClock::start());
     for key in ["a", "b", "c"] {
         pool.deliver(&key, &client, &hosts(1), &options(), transaction()).await;
     }

@@ -9,7 +9,9 @@ use postwright_core::BoxFuture;
 use postwright_smtp_client::connect::{BoxIo, Connector};
 use postwright_smtp_client::{Client, Target, Trust};
 
-use crate::peer::{HELLO, ONE, QUIT, Scripts, TokioClock, options, shown, transaction};
+use postwright_testkit::PausedClock;
+
+use crate::peer::{HELLO, ONE, QUIT, Scripts, options, shown, transaction};
 
 /// How an address takes a connection.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +56,7 @@ async fn deliver(answers: &[Answer], scripts: &[Option<&str>]) -> (Vec<String>, 
         start,
         asked: Mutex::default(),
     });
-    let client = Client::new(&Trust::Roots(Vec::new()), TokioClock::start()).unwrap();
+    let client = Client::new(&Trust::Roots(Vec::new()), PausedClock::start()).unwrap();
     let client = client.with_connector(network.clone());
     let target = |number: usize| Target {
         host: "mx.x.example".parse().unwrap(),

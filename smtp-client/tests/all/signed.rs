@@ -19,7 +19,7 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
 use postwright_core::dns::{HickoryConfig, HickoryResolver};
-use tokio::net::{TcpListener, UdpSocket};
+use postwright_testkit::sockets::tcp_and_udp;
 
 use crate::peer::Issued;
 use crate::table::Dns;
@@ -120,7 +120,7 @@ pub(crate) async fn serve(dns: Dns, issued: &Issued) -> Zones {
         broken: zone("broken.", &below("broken."), Some(key())),
         mute: dns == Dns::Timeout,
     };
-    let (tcp, udp) = sockets().await;
+    let (tcp, udp) = tcp_and_udp().await;
     let address = tcp.local_addr().unwrap();
     let mut server = Server::new(switch);
     server.register_socket(udp);
@@ -133,15 +133,4 @@ pub(crate) async fn serve(dns: Dns, issued: &Issued) -> Zones {
     config.timeout = Duration::from_millis(if dns == Dns::Timeout { 500 } else { 5000 });
     config.attempts = 1;
     Zones { resolver: HickoryResolver::new(&config).unwrap(), _server: server, _anchor: anchor }
-}
-
-/// The same free port for both.
-async fn sockets() -> (TcpListener, UdpSocket) {
-    for _ in 0..32 {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
-            return (tcp, udp);
-        }
-    }
-    panic!("no port is free for both UDP and TCP");
 }

@@ -27,7 +27,7 @@ impl Sink {
         // A port that was free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         // It insists on being told whom to run as, if it is started by root, and must not be told otherwise.
-        if is_root() {
+        if postwright_testkit::peers::is_root() {
             command.args(["-u", "root"]);
         }
         command.args(arguments).args(["-h", "sink.example", &address.to_string(), "10"]).current_dir(dir);
@@ -48,10 +48,6 @@ impl Drop for Sink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn is_root() -> bool {
-    std::process::Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
 fn body() -> Vec<u8> {

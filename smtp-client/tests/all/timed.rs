@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::peer::{ONE, Scripts, TokioClock, certificate, hosts, shown, transaction};
+use postwright_testkit::PausedClock;
+
+use crate::peer::{ONE, Scripts, certificate, hosts, shown, transaction};
 use postwright_core::{BoxFuture, Domain};
 use postwright_smtp_client::policy::{Attempt, Decision, Source};
 use postwright_smtp_client::{BoxIo, Client, Connector, Demand, Options, Target, Trust};
@@ -42,7 +44,7 @@ async fn each_phase_is_charged_what_it_took() {
     let good = format!("{good}{again}");
     // The first host is down, the second one refuses after a while.
     let scripts = Scripts::new(&[None, Some("WAIT 20\nS: 421 busy"), Some(&good)], Some(acceptor));
-    let client = Client::new(&Trust::Roots(vec![root]), TokioClock::start()).unwrap();
+    let client = Client::new(&Trust::Roots(vec![root]), PausedClock::start()).unwrap();
     let client = client.with_connector(Arc::new(Slow(scripts.clone())));
     let mut config = Config::new("client.example".parse::<Domain>().unwrap());
     config.starttls = StartTls::Opportunistic;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright_core::{
-    Clock, Domain, EnhancedStatus, Envelope, Instant, MailOptions, Message, Recipient, Refusal, ReversePath,
-    SystemClock, Timestamp,
+    Domain, EnhancedStatus, Envelope, MailOptions, Message, Recipient, Refusal, ReversePath, SystemClock,
+    Timestamp,
 };
 use postwright_smtp_proto::server::{Config, Peer};
 use postwright_smtp_server::tls::{Certificates, Identity};
@@ -308,23 +308,4 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMu
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("it never came");
-}
-
-/// A clock that follows tokio's paused time.
-pub struct PausedClock(tokio::time::Instant);
-
-impl PausedClock {
-    pub fn start() -> Arc<PausedClock> {
-        Arc::new(PausedClock(tokio::time::Instant::now()))
-    }
-}
-
-impl Clock for PausedClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_800_000_000) + self.0.elapsed()
-    }
-
-    fn mono(&self) -> Instant {
-        Instant::from_start(self.0.elapsed())
-    }
 }

@@ -10,6 +10,7 @@
 mod bare;
 mod cpu;
 mod load;
+mod postfix_services;
 mod sink;
 mod systems;
 

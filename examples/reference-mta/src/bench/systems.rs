@@ -5,7 +5,6 @@
 //!
 //! Not here: the figures (mod.rs).
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,6 +15,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
+use super::postfix_services::services;
 use crate::commands::Failure;
 
 /// How long a system may take to greet, in steps of [`STEP`].
@@ -159,33 +159,6 @@ async fn postfix(folder: TempDir, sink: Option<SocketAddr>, connections: usize) 
     }
     drop(stop);
     Err(Failure::new("postfix did not start within ten seconds; `postfix check` may say why"))
-}
-
-fn services(address: SocketAddr) -> String {
-    let mut services = format!("{address} inet n - n - - smtpd\n");
-    let inside = [("pickup", "pickup", 1), ("cleanup", "cleanup", 0), ("qmgr", "qmgr", 1)];
-    for (name, program, most) in inside {
-        let _ = writeln!(services, "{name} unix n - n - {most} {program}");
-    }
-    let around = [
-        ("rewrite", "trivial-rewrite"),
-        ("bounce", "bounce"),
-        ("defer", "bounce"),
-        ("trace", "bounce"),
-        ("flush", "flush"),
-        ("proxymap", "proxymap"),
-        ("smtp", "smtp"),
-        ("relay", "smtp"),
-        ("error", "error"),
-        ("retry", "error"),
-    ];
-    for (name, program) in around {
-        let _ = writeln!(services, "{name} unix - - n - - {program}");
-    }
-    for name in ["anvil", "scache", "tlsmgr"] {
-        let _ = writeln!(services, "{name} unix - - n - 1 {name}");
-    }
-    services + "postlog unix-dgram n - n - 1 postlogd\n"
 }
 
 /// Its processes run under accounts of their own and must reach their queue.

@@ -11,7 +11,7 @@ use postwright_dkim::arc::{
 };
 use serde_json::{Value, json};
 
-use super::dkim::{SignerArgs, read_key, read_message, time};
+use super::dkim::{SignerArgs, VerifyArgs, read_key, read_message, time};
 use super::dns::DnsArgs;
 use super::{Failure, block_on, output};
 
@@ -25,7 +25,7 @@ pub(crate) struct Arc {
 #[derive(Subcommand)]
 enum ArcCommand {
     /// Validates the ARC chain of a message on stdin.
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// Validates the chain of a message on stdin, adds a set, and writes the message to stdout.
     Seal(Seal),
 }
@@ -33,36 +33,19 @@ enum ArcCommand {
 impl Arc {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self.command {
-            ArcCommand::Verify(verify) => verify.run(),
+            ArcCommand::Verify(args) => verify(args),
             ArcCommand::Seal(seal) => seal.run(),
         }
     }
 }
 
-#[derive(Args)]
-struct Verify {
-    /// The time to verify at, in seconds since 1970; now, if left out.
-    #[arg(long, value_name = "SECONDS")]
-    time: Option<u64>,
-    /// Accepted as in `dkim verify`; SHA-1 is never valid in ARC.
-    #[arg(long)]
-    legacy: bool,
-    /// Exit with 1 if the chain fails.
-    #[arg(long)]
-    strict: bool,
-    #[command(flatten)]
-    dns: DnsArgs,
-}
-
-impl Verify {
-    fn run(self) -> Result<ExitCode, Failure> {
-        let resolver = self.dns.resolver()?;
-        let message = read_message()?;
-        let result = block_on(ArcVerifier::default().verify(&message, &*resolver, time(self.time)))?;
-        output::json(&show(&result))?;
-        let refused = self.strict && result.cv == ChainValidation::Fail;
-        Ok(if refused { ExitCode::from(1) } else { ExitCode::SUCCESS })
-    }
+fn verify(args: VerifyArgs) -> Result<ExitCode, Failure> {
+    let resolver = args.dns.resolver()?;
+    let message = read_message()?;
+    let result = block_on(ArcVerifier::default().verify(&message, &*resolver, time(args.time)))?;
+    output::json(&show(&result))?;
+    let refused = args.strict && result.cv == ChainValidation::Fail;
+    Ok(if refused { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// The state of a chain as JSON.

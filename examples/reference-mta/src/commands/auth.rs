@@ -1,7 +1,6 @@
 //! `postwright auth check`: everything that a receiving server finds out about a message, as JSON, with the
 //! `Authentication-Results` field it would add.
 
-use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use super::dmarc::DmarcArgs;
 use super::dns::DnsArgs;
-use super::spf::raw;
+use super::spf::ClientArgs;
 use super::{Failure, block_on, dkim, output};
 
 /// `postwright auth ...`.
@@ -29,15 +28,8 @@ enum AuthCommand {
 
 #[derive(Args)]
 struct Check {
-    /// The client's address.
-    #[arg(long)]
-    ip: IpAddr,
-    /// The argument of HELO or EHLO, as the client sent it.
-    #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
-    helo: String,
-    /// The reverse-path, as the client sent it.
-    #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
-    mail_from: String,
+    #[command(flatten)]
+    client: ClientArgs,
     /// The name that the Authentication-Results field is signed with.
     #[arg(long, default_value = "localhost", allow_hyphen_values = true)]
     authserv_id: String,
@@ -78,9 +70,9 @@ impl Auth {
 impl Check {
     async fn find_out(&self, resolver: &dyn Resolver, message: &Message) -> Findings {
         let inspection = Inspection {
-            ip: self.ip,
-            hello: &self.helo,
-            mail_from: &self.mail_from,
+            ip: self.client.ip,
+            hello: &self.client.helo,
+            mail_from: &self.client.mail_from,
             authserv_id: &self.authserv_id,
             now: dkim::time(self.time),
             sha1: self.legacy,

@@ -33,7 +33,7 @@ pub(crate) struct Dkim {
 #[derive(Subcommand)]
 enum DkimCommand {
     /// Verifies the DKIM signatures of a message on stdin (RFC 6376).
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// Signs a message on stdin and writes it with its signature to stdout.
     Sign(Sign),
     /// Makes a key file and prints the DNS record to publish.
@@ -45,7 +45,7 @@ enum DkimCommand {
 impl Dkim {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self.command {
-            DkimCommand::Verify(verify) => verify.run(),
+            DkimCommand::Verify(args) => args.verify(),
             DkimCommand::Sign(sign) => sign.run(),
             DkimCommand::Keygen(keygen) => keygen.run(),
             DkimCommand::Rotation(rotation) => rotation.run(),
@@ -53,23 +53,24 @@ impl Dkim {
     }
 }
 
+/// How a message on stdin is verified; the same options for signatures and for chains.
 #[derive(Args)]
-struct Verify {
+pub(crate) struct VerifyArgs {
     /// The time to verify at, in seconds since 1970; now, if left out.
     #[arg(long, value_name = "SECONDS")]
-    time: Option<u64>,
-    /// Accept SHA-1, against RFC 8301.
+    pub(crate) time: Option<u64>,
+    /// Accept SHA-1 in DKIM, against RFC 8301; in ARC it is never valid.
     #[arg(long)]
-    legacy: bool,
-    /// Exit with 1 unless some signature passes.
+    pub(crate) legacy: bool,
+    /// Exit with 1 unless some signature passes, or if the chain fails.
     #[arg(long)]
-    strict: bool,
+    pub(crate) strict: bool,
     #[command(flatten)]
-    dns: DnsArgs,
+    pub(crate) dns: DnsArgs,
 }
 
-impl Verify {
-    fn run(self) -> Result<ExitCode, Failure> {
+impl VerifyArgs {
+    fn verify(self) -> Result<ExitCode, Failure> {
         let resolver = self.dns.resolver()?;
         let message = read_message()?;
         let mut policy = VerifyPolicy::default();

@@ -27,17 +27,24 @@ enum SpfCommand {
     Check(Check),
 }
 
+/// Who sends, as the server saw it.
 #[derive(Args)]
-struct Check {
+pub(crate) struct ClientArgs {
     /// The client's address.
     #[arg(long)]
-    ip: IpAddr,
+    pub(crate) ip: IpAddr,
     /// The argument of HELO or EHLO, as the client sent it.
     #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
-    helo: String,
+    pub(crate) helo: String,
     /// The reverse-path, as the client sent it; empty or left out, the HELO identity is checked.
     #[arg(long, default_value = "", allow_hyphen_values = true, value_parser = raw())]
-    mail_from: String,
+    pub(crate) mail_from: String,
+}
+
+#[derive(Args)]
+struct Check {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The name of the checking host, for the macro %{r}.
     #[arg(long, allow_hyphen_values = true)]
     receiver: Option<String>,
@@ -52,8 +59,8 @@ impl Spf {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let SpfCommand::Check(check) = self.command;
         let resolver = check.dns.resolver()?;
-        let mut query =
-            SpfQuery::mail_from(check.ip, &check.helo, &check.mail_from).at(SystemClock::new().now());
+        let ClientArgs { ip, helo, mail_from } = &check.client;
+        let mut query = SpfQuery::mail_from(*ip, helo, mail_from).at(SystemClock::new().now());
         if let Some(receiver) = &check.receiver {
             query = query.receiver(receiver);
         }
@@ -67,7 +74,7 @@ impl Spf {
 }
 
 /// An identity: any octets, those that are no UTF-8 replaced.
-pub(crate) fn raw() -> impl TypedValueParser<Value = String> {
+fn raw() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(|text| text.to_string_lossy().into_owned())
 }
 

@@ -89,7 +89,8 @@ fn is_listing(address: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postwright::core::{Answer, BoxFuture, DnsError, Instant, MemoryZone, Timestamp};
+    use postwright::core::{Answer, BoxFuture, DnsError, MemoryZone};
+    use postwright_testkit::PausedClock;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     /// A zone that can fall silent.
@@ -111,23 +112,11 @@ mod tests {
         }
     }
 
-    struct Paused(tokio::time::Instant);
-
-    impl Clock for Paused {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_secs(0) + self.0.elapsed()
-        }
-
-        fn mono(&self) -> Instant {
-            Instant::from_start(self.0.elapsed())
-        }
-    }
-
     fn list(text: &str) -> (Arc<Patchy>, Arc<Blocklist>) {
         let zone = MemoryZone::parse(text).unwrap();
         let dns = Arc::new(Patchy { zone, silent: AtomicBool::new(false), asked: AtomicUsize::new(0) });
         let config: Dnsbl = toml::from_str("zone = \"bl.example\"\nlook_ups = 4").unwrap();
-        let clock = Arc::new(Paused(tokio::time::Instant::now()));
+        let clock = PausedClock::start();
         (dns.clone(), Arc::new(Blocklist::new(&config, dns, clock)))
     }
 

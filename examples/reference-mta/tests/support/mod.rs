@@ -7,6 +7,7 @@
     reason = "a test that cannot go on panics; not every test uses every part"
 )]
 
+pub mod cli;
 pub mod dovecot;
 pub mod load;
 pub mod mta;
@@ -33,4 +34,15 @@ pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) 
 #[expect(clippy::disallowed_methods, reason = "a test thread that waits for another process")]
 pub fn pause(span: Duration) {
     std::thread::sleep(span);
+}
+
+/// A complaint in the form of RFC 5965, which quotes the return path and a message of this id.
+pub fn complaint(return_path: &str, message_id: &str) -> String {
+    format!(
+        "From: fbl@provider.test\r\nSubject: complaint\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=feedback-report; boundary=\"b\"\r\n\r\n--b\r\n\r\nAbuse.\r\n--b\r\n\
+         Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nUser-Agent: P/1\r\nVersion: 1\r\n\
+         Original-Mail-From: <{return_path}>\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
+         Message-ID: <{message_id}>\r\nSubject: x\r\n\r\nx\r\n--b--\r\n"
+    )
 }

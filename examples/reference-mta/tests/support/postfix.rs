@@ -8,6 +8,10 @@ use postwright_testkit::peers;
 
 use super::load::Client;
 
+#[path = "../../src/bench/postfix_services.rs"]
+mod postfix_services;
+use postfix_services::services;
+
 pub struct Postfix {
     dir: tempfile::TempDir,
     program: PathBuf,
@@ -26,7 +30,7 @@ impl Postfix {
         let program = peers::installed("postfix").ok_or("postfix is not installed")?;
         let daemons =
             peers::installed("smtpd").and_then(|path| Some(path.parent()?.to_owned())).ok_or("no smtpd")?;
-        if !is_root() {
+        if !peers::is_root() {
             return Err("postfix starts as root only".to_owned());
         }
         let dir = tempfile::Builder::new().prefix("pw-postfix").tempdir().unwrap();
@@ -54,7 +58,7 @@ impl Postfix {
             relay_to.port(),
         );
         std::fs::write(here.join("conf/main.cf"), main).unwrap();
-        std::fs::write(here.join("conf/master.cf"), master(address)).unwrap();
+        std::fs::write(here.join("conf/master.cf"), services(address)).unwrap();
         let postfix = Postfix { dir, program, address };
         postfix.control("start")?;
         super::wait_until("postfix greets", Duration::from_secs(20), || {
@@ -79,43 +83,10 @@ impl Drop for Postfix {
     }
 }
 
-fn master(address: SocketAddr) -> String {
-    let mut services = format!("{address} inet n - n - - smtpd\n");
-    for (name, command) in
-        [("pickup", "pickup"), ("cleanup", "cleanup"), ("qmgr", "qmgr"), ("showq", "showq")]
-    {
-        services += &format!("{name} unix n - n - {} {command}\n", if name == "cleanup" { 0 } else { 1 });
-    }
-    for (name, command) in [
-        ("rewrite", "trivial-rewrite"),
-        ("bounce", "bounce"),
-        ("defer", "bounce"),
-        ("trace", "bounce"),
-        ("flush", "flush"),
-        ("proxymap", "proxymap"),
-        ("smtp", "smtp"),
-        ("relay", "smtp"),
-        ("error", "error"),
-        ("retry", "error"),
-        ("anvil", "anvil"),
-        ("scache", "scache"),
-        ("tlsmgr", "tlsmgr"),
-    ] {
-        // Postfix insists on one process for these, and starts none otherwise.
-        let most = if matches!(name, "anvil" | "scache" | "tlsmgr") { "1" } else { "-" };
-        services += &format!("{name} unix - - n - {most} {command}\n");
-    }
-    services + "postlog unix-dgram n - n - 1 postlogd\n"
-}
-
 fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let output =
         std::process::Command::new(program).args(args).output().map_err(|error| error.to_string())?;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-}
-
-fn is_root() -> bool {
-    std::process::Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0"))
 }
 
 /// A port that was free a moment ago.
