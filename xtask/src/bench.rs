@@ -135,9 +135,15 @@ fn folders() -> Result<BTreeMap<String, PathBuf>, String> {
     Ok(folders.filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path))).collect())
 }
 
+/// One folder for what all benches are built from: the peers' trees have much in common.
+fn built() -> PathBuf {
+    root().join("target").join("benches")
+}
+
 fn figures(bench: &str, folder: &Path, quick: bool) -> Result<Vec<Row>, String> {
     let mut command = cargo();
     command.args(["run", "--release", "--quiet", "--locked", "--"]).current_dir(folder);
+    command.env("CARGO_TARGET_DIR", built());
     if quick {
         command.arg("--quick");
     }
@@ -151,8 +157,9 @@ fn figures(bench: &str, folder: &Path, quick: bool) -> Result<Vec<Row>, String> 
 /// Instructions a call, which do not depend on what else the machine does.
 fn counts(bench: &str, folder: &Path) -> Result<Vec<Row>, String> {
     let mut build = cargo();
-    shown(build.args(["build", "--release", "--quiet", "--locked"]).current_dir(folder))?;
-    let program = folder.join("target/release").join(format!("postwright-bench-{bench}"));
+    build.args(["build", "--release", "--quiet", "--locked"]).current_dir(folder);
+    shown(build.env("CARGO_TARGET_DIR", built()))?;
+    let program = built().join("release").join(format!("postwright-bench-{bench}"));
     let cases = output(Command::new(&program).arg("--list"))?;
     let mut counted = Vec::new();
     for line in cases.lines() {
