@@ -1,6 +1,7 @@
 //! Sends one message through a smart host with a user name and a password, over verified TLS only.
 //!
-//! `PASSWORD=... cargo run -p postwright-smtp-client --example relay -- HOST PORT USER FROM TO < message`
+//! `PASSWORD=... cargo run -p postwright-smtp-client --example relay -- HOST PORT USER FROM TO < message`; with
+//! `ROOT=FILE.pem` a private authority is believed instead of the public ones.
 
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
@@ -13,6 +14,7 @@ use postwright_smtp_client::route::{Route, Rules, plan_host};
 use postwright_smtp_client::{Account, Client, Demand, Options, Trust, targets};
 use postwright_smtp_proto::client::{Config, Protection, StartTls, Transaction};
 use postwright_smtp_proto::sasl::{Secret, client::Credentials};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +46,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     else {
         return Err(format!("{host} has no address").into());
     };
-    let client = Client::new(&Trust::Web, Arc::new(SystemClock::new()))?;
+    let root = std::env::var("ROOT").ok().map(CertificateDer::from_pem_file).transpose()?;
+    let trust = root.map_or(Trust::Web, |root| Trust::Roots(vec![root]));
+    let client = Client::new(&trust, Arc::new(SystemClock::new()))?;
     let transaction =
         Transaction { envelope: Envelope::new(from, [to.parse()?]), message: Message::from_bytes(text) };
     for status in client.deliver(&targets(&hosts, port), &options, transaction).await.statuses {

@@ -1,4 +1,5 @@
-//! A private Dovecot that takes mail over LMTP, by a UNIX socket and by TCP, into Maildirs. It needs root, as
+//! A private Dovecot that takes mail over LMTP, by a UNIX socket and by TCP, into Maildirs, and tells Postfix whether
+//! logins are right. It needs root, as
 //! Dovecot's master does.
 
 use std::net::SocketAddr;
@@ -58,6 +59,17 @@ impl Dovecot {
         Ok(dovecot)
     }
 
+    /// Where Postfix asks it whether a login is right.
+    pub fn sasl(&self) -> PathBuf {
+        self.dir.path().join("base/auth-sasl")
+    }
+
+    /// The mailboxes' passwords from now on.
+    pub fn set_passwords(&self, joe: &str, ann: &str) {
+        let text = format!("joe@ours.test:{{PLAIN}}{joe}::::::\nann@ours.test:{{PLAIN}}{ann}::::::\n");
+        std::fs::write(self.dir.path().join("users"), text).unwrap();
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("base/lmtp")
     }
@@ -90,6 +102,7 @@ fn config(here: &Path, address: SocketAddr) -> String {
          passdb {{\n driver = passwd-file\n args = {root}/users\n}}\n\
          userdb {{\n driver = passwd-file\n args = {root}/users\n \
          default_fields = uid=mail gid=mail home={root}/mail/%n\n}}\n\
+         auth_mechanisms = plain login scram-sha-256\nservice auth {{\n unix_listener auth-sasl {{\n  mode = 0666\n }}\n}}\n\
          service lmtp {{\n unix_listener lmtp {{\n  mode = 0600\n }}\n inet_listener lmtp {{\n  address = {}\n  \
          port = {}\n }}\n}}\nservice anvil {{\n chroot =\n}}\nservice stats {{\n chroot =\n}}\n",
         address.ip(),
