@@ -1,14 +1,14 @@
 //! What a configuration needs outside of its own text: files that can be read and used, and what an operator should be
 //! told though nothing stops.
 //!
-//! Invariant: nothing is written, bound, opened or asked over the network; what [`check`] refuses `serve` refuses too, with the same
-//! words.
+//! Invariant: nothing is written, bound or opened, and nobody is asked over the network but DNS, by `serve` alone; what
+//! [`check`] refuses `serve` refuses too, with the same words.
 //!
 //! Not here: the text itself (config), and what only a start can tell: ports, the spool's lock, neighbours.
 
 use std::path::Path;
 
-use postwright_core::Timestamp;
+use postwright_core::{DnsError, Host, Name, RecordKind, Resolver, Timestamp};
 
 use crate::commands::Failure;
 use crate::config::Config;
@@ -82,9 +82,33 @@ fn secrets(config: &Config) -> Vec<(&'static str, &Path)> {
     found
 }
 
-/// The permissions of a file or folder that those who are neither its owner nor of its group may read or change.
+/// The permissions of a file or folder that those who are neither its owner nor of its group may read or change, if the
+/// folders above let them come so far.
 fn open_to_all(path: &Path) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    (mode & 0o006 != 0).then_some(mode)
+    let path = path.canonicalize().ok()?;
+    let mode = |path: &Path| Some(std::fs::metadata(path).ok()?.permissions().mode() & 0o777);
+    let is_reached = path.ancestors().skip(1).all(|above| mode(above).is_some_and(|mode| mode & 0o001 != 0));
+    mode(&path).filter(|mode| is_reached && mode & 0o006 != 0)
+}
+
+/// Asks DNS for our own name, once, and says so aloud if nobody answers: until then no mail can be routed by MX and no
+/// sender be checked. Nobody is asked where a zone file answers, or where a smart host at an address needs no DNS.
+pub(crate) async fn ask_dns(config: &Config, dns: &dyn Resolver) {
+    let at_an_address =
+        config.delivery.smart_host.as_ref().is_some_and(|host| matches!(host.host, Host::Literal(_)));
+    if config.dns.zone.is_some() || (config.dns.servers.is_empty() && at_an_address) {
+        return;
+    }
+    if let Err(error @ (DnsError::Timeout | DnsError::ServFail)) =
+        dns.lookup(&Name::from(&config.hostname), RecordKind::A).await
+    {
+        let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
+        let whose = if servers.is_empty() { "those of the system".to_owned() } else { servers.join(", ") };
+        tracing::error!(
+            "dns.servers ({whose}): {error} when asked for {}; mail waits and senders stay unchecked until they answer: correct \
+             [dns] or the system's servers, and see `postwright lookup NAME MX`",
+            config.hostname
+        );
+    }
 }

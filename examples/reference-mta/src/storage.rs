@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use postwright::core::Clock;
-use postwright::queue::{Durability, EmbeddedOptions, EmbeddedSpool, Spool, SyncLevel};
+use postwright::queue::{Condition, Durability, EmbeddedOptions, EmbeddedSpool, Health, Spool, SyncLevel};
 
 use crate::commands::Failure;
 use crate::config::Config;
@@ -30,6 +30,12 @@ pub(crate) async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<d
     let spool = EmbeddedSpool::open(options).map_err(Failure::new)?;
     for damage in spool.damaged_journals() {
         tracing::error!("the spool: {damage}; mail that was accepted may be lost");
+    }
+    if let Health { condition: Condition::Full, free: Some(free), .. } = spool.health() {
+        let (path, min) = (config.spool.path.display(), config.spool.min_free);
+        tracing::warn!(
+            "spool.path {path}: {free} octets are free there and spool.min_free is {min}; new mail gets 452 until more is free"
+        );
     }
     Ok(Arc::new(spool))
 }

@@ -158,12 +158,10 @@ fn what_works_and_is_not_meant_is_a_warning() {
     site.certificate("early", "mx.site.test", (2400, 2500));
     site.certificate("foreign", "mx.other.test", (2025, 2500));
     ["old.key", "early.key", "foreign.key"].iter().for_each(|name| site.mode(name, 0o600));
-    site.mode("accounts", 0o644);
     for (name, parts) in [
         ("old", &["old.pem", "expired at 2020-01-01", "SIGHUP"][..]),
         ("early", &["early.pem", "not begun"]),
         ("foreign", &["foreign.pem", "not for mx.site.test"]),
-        ("mx", &["accounts.file", "every user", "chmod o= "]),
     ] {
         let text =
             site.good().replace("mx.pem", &format!("{name}.pem")).replace("mx.key", &format!("{name}.key"));
@@ -174,6 +172,16 @@ fn what_works_and_is_not_meant_is_a_warning() {
             assert!(said.contains(part), "{name} lacks {part:?}: {said}");
         }
     }
+    // What a folder keeps strangers from is no matter of the file's own permissions.
+    site.mode("accounts", 0o644);
+    let check =
+        || String::from_utf8(postwright(&["config", "check", &site.write(&site.good())]).stdout).unwrap();
+    std::fs::set_permissions(site.folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(!check().contains("warning"), "{}", check());
+    std::fs::set_permissions(site.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(
+        check().contains("accounts.file") && check().contains("every user") && check().contains("chmod o= ")
+    );
 }
 
 /// A child that is ended with the test.
@@ -200,6 +208,26 @@ impl Drop for Serving {
     fn drop(&mut self) {
         let _ = (self.0.kill(), self.0.wait());
     }
+}
+
+#[test]
+fn a_full_disk_and_a_silent_dns_are_said_aloud_at_the_start() {
+    let site = Site::new();
+    // It listens and says nothing.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let text =
+        site.good().replace("\"1 B\"", "\"1000000 GiB\"") + &format!("[dns]\nservers = [{address:?}]\n");
+    let log = site.folder.path().join("log");
+    let (_serving, mx) = Serving::start(&site.write(&text), &log);
+    let logged = || std::fs::read_to_string(&log).unwrap();
+    assert!(logged().contains("spool.min_free") && logged().contains("452"), "{}", logged());
+    let mut client = support::load::Client::connect(mx).unwrap();
+    let refused = client.send("a@load.test", &["joe@site.test"], b"Subject: x\r\n\r\nx\r\n");
+    assert!(refused.is_err(), "there is no room");
+    wait_until("the silence of DNS is told", Duration::from_secs(60), || {
+        ["dns.servers", &address, "correct", "postwright lookup"].iter().all(|part| logged().contains(part))
+    });
 }
 
 #[test]

@@ -98,6 +98,7 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
     let metrics = Arc::new(Metrics::default());
     let spool = crate::storage::open(&config, clock.clone()).await?;
     let resolver = resolver(&config, &clock)?;
+    let dns = resolver.clone();
     let world = World { clock: clock.clone(), entropy: Arc::new(SystemEntropy), resolver };
     let keys = Keys::load(&config, &world)?;
     let accounts = RelayAccounts::load(&config, &world)?;
@@ -164,7 +165,13 @@ async fn serve(config: Config, file: Option<PathBuf>, accept_only: bool) -> Resu
             reports.run(&mta, stopping()).await;
         }
     };
-    let work = async { tokio::join!(stop, listening, delivering, reporting, reloading) };
+    let asking = async {
+        tokio::select! {
+            () = preflight::ask_dns(&config, &*dns) => {}
+            () = stopping() => {}
+        }
+    };
+    let work = async { tokio::join!(stop, listening, delivering, reporting, reloading, asking) };
     let shaper = keeper.as_ref().map(|keeper| keeper.shaper());
     let desk = Desk { operator: mta.operator(), metrics: metrics.clone(), clock, shaper };
     tokio::select! {

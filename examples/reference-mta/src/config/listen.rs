@@ -232,7 +232,10 @@ pub(super) fn check(config: &Config, common: &toml::Table) -> Result<(), String>
             .find(same)
             .is_some_and(|other| !(other.reuse_port && listener.reuse_port))
         {
-            return Err(format!("two [[listen]] sections have the address {}", listener.address));
+            return Err(format!(
+                "two [[listen]] sections have the address {}; leave one out",
+                listener.address
+            ));
         }
         if let Some(other) = config.listen.iter().find(|other| covers(other, listener)) {
             return Err(at(&format!(
