@@ -72,7 +72,8 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     if broken.is_empty() { Ok(()) } else { Err(format!("fuzzing broke {}", broken.join(", "))) }
 }
 
-fn host() -> Result<String, String> {
+/// The triple of this machine.
+pub(crate) fn host() -> Result<String, String> {
     let text = crate::cli::output(Command::new("rustc").arg("-vV"))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| "rustc does not say what its host is".to_owned())

@@ -26,7 +26,8 @@ const NEVER: &[&str] = &["tests", "benches", "corpus"];
 pub(crate) fn run() -> Outcome {
     let packages = publishable()?;
     let mut faults: Vec<String> = packages.iter().flat_map(metadata).collect();
-    shown(cargo().args(["fetch", "--quiet", "--locked"]))?;
+    // For this machine only: what others need is neither built nor wanted.
+    shown(cargo().args(["fetch", "--quiet", "--locked", "--target", &crate::fuzz::host()?]))?;
     let mut package = cargo();
     // Offline: what Cargo.lock names is there, and siblings that are not published yet must come from here.
     package.args(["package", "--locked", "--offline", "--allow-dirty", "--color", "never"]);
