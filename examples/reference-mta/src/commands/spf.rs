@@ -74,7 +74,7 @@ impl Spf {
 }
 
 /// An identity: any octets, those that are no UTF-8 replaced.
-fn raw() -> impl TypedValueParser<Value = String> {
+pub(crate) fn raw() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(|text| text.to_string_lossy().into_owned())
 }
 

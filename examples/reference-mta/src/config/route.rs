@@ -143,7 +143,7 @@ impl FromStr for MechanismName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let names = Mechanism::ALL.map(Mechanism::name);
+        let names = Mechanism::ALL.map(Mechanism::as_str);
         let known = || format!("is not a mechanism; there are {}", names.join(", "));
         Mechanism::from_name(text).map(MechanismName).ok_or_else(known)
     }
