@@ -1,7 +1,7 @@
 //! SRS: rewriting the sender of forwarded mail, so that the forwarder's SPF holds and bounces find their way back.
 //!
 //! Invariant: an address that [`Srs::reverse`] opens was made by [`Srs::forward`] with one of our keys, not longer
-//! ago than [`Srs::max_age`]: nobody can make us send mail to an address of their choice.
+//! ago than [`Srs::with_max_age`]: nobody can make us send mail to an address of their choice.
 //!
 //! Standards: none; the form is that of the SRS paper (SRS0, SRS1) of 2004. RFC 5321 4.5.3.1.1 limits it.
 //!

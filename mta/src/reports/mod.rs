@@ -91,7 +91,7 @@ pub struct Round {
     pub kept: usize,
 }
 
-/// Collects and sends reports. Give it to [`Authenticate::reporting`](crate::authentication::Authenticate::reporting),
+/// Collects and sends reports. Give it to [`Authenticate::with_reports`](crate::authentication::Authenticate::with_reports),
 /// and let [`Reports::run`] run.
 pub struct Reports {
     settings: ReportSettings,

@@ -21,6 +21,7 @@ use postwright_core::{AddressError, Domain, Host, Mailbox, ReversePath};
 /// # Ok::<(), postwright::core::AddressError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum DomainPattern {
     /// `example.org`: this one alone; or one address literal.
     Exactly(Host),
@@ -81,6 +82,7 @@ impl fmt::Display for DomainPattern {
 /// # Ok::<(), postwright::core::AddressError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum SenderPattern {
     /// `<>`: notifications.
     Null,

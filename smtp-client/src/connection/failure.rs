@@ -13,7 +13,7 @@ use crate::tls::TlsFault;
 pub enum ConnectFailure {
     /// The connection could not be opened: refused, unreachable, no local address.
     Io(io::Error),
-    /// The connection did not open within [`Options::connect_timeout`].
+    /// The connection did not open within [`Options::connect_timeout`](crate::Options::connect_timeout).
     Timeout,
     /// The connection was open, and the session ended before it was ready.
     Session(CloseReason),

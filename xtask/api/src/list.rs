@@ -5,11 +5,17 @@
 //!
 //! Not here: hidden items, which rustdoc does not print.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+/// A library's list, and what it names of other people's crates.
+pub(crate) struct List {
+    pub(crate) text: String,
+    pub(crate) foreign: BTreeSet<String>,
+}
+
 /// The public list of the library `lib` (`postwright_core`), one item a line.
-pub(crate) fn of(lib: &str, json: &Path) -> Result<String, String> {
+pub(crate) fn of(lib: &str, json: &Path) -> Result<List, String> {
     let api = public_api::Builder::from_rustdoc_json(json)
         .omit_blanket_impls(true)
         .omit_auto_trait_impls(true)
@@ -19,14 +25,29 @@ pub(crate) fn of(lib: &str, json: &Path) -> Result<String, String> {
         .map_err(|error| {
             format!("{}: {error}; is `public-api` in Cargo.toml the version for this rustdoc? (if the file is missing: touch the library's lib.rs)", json.display())
         })?;
-    let lines = api.items().map(|item| (item.id().0, shorten(lib, &item.to_string())));
-    Ok(select(lines))
+    let mut foreign = BTreeSet::new();
+    let mut lines = Vec::new();
+    for item in api.items() {
+        let whole = item.to_string();
+        // What a type of ours becomes by itself is listed as an implementation of ours.
+        foreign.extend(words(&whole).filter_map(|word| crate_of(lib, word)));
+        lines.push((item.id().0, shorten(lib, &whole)));
+    }
+    Ok(List { text: select(lines.into_iter()), foreign })
+}
+
+/// The crate of a path that is neither ours nor the standard library's.
+fn crate_of(lib: &str, word: &str) -> Option<String> {
+    let (first, _) = word.split_once("::")?;
+    let own = first == lib || first.starts_with("postwright") || ["core", "alloc", "std"].contains(&first);
+    (!own && first.starts_with(char::is_lowercase)).then(|| first.to_owned())
 }
 
 /// Drops what implementations of foreign traits consist of, and turns an item's second path into one line.
 fn select(lines: impl Iterator<Item = (u32, String)>) -> String {
     // What has been listed, by rustdoc's number for it.
     let mut listed: BTreeMap<u32, String> = BTreeMap::new();
+    let mut methods: BTreeSet<String> = BTreeSet::new();
     let mut text = String::new();
     // The path before the names of what is being left out.
     let mut dropping: Option<String> = None;
@@ -42,11 +63,17 @@ fn select(lines: impl Iterator<Item = (u32, String)>) -> String {
         let line = match listed.get(&id) {
             None => {
                 listed.insert(id, path(&line).to_owned());
+                methods.insert(line.clone());
                 line
             }
             Some(first) if line.starts_with("impl") || first == path(&line) => continue,
             // A method that a trait provides has one number in the trait and wherever it is implemented.
-            Some(_) if is_method(&line) => line,
+            Some(_) if is_method(&line) => {
+                if !methods.insert(line.clone()) {
+                    continue;
+                }
+                line
+            }
             Some(first) => {
                 dropping = Some(format!("{}::", path(&line)));
                 format!("pub use {first} as {}", path(&line))
@@ -130,25 +157,44 @@ pub(crate) fn path(line: &str) -> &str {
 fn shorten(lib: &str, line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     let mut rest = line;
-    while let Some(at) = rest.find(|c: char| c.is_alphabetic() || c == '_') {
-        text.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let end = rest.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c))).unwrap_or(rest.len());
-        let end = rest[..end].find(": ").unwrap_or(end);
-        let word = rest[..end].trim_end_matches(':');
-        rest = &rest[word.len()..];
+    while let Some((before, word, after)) = next_word(rest) {
+        text.push_str(before);
         text.push_str(&short(lib, word));
+        rest = after;
     }
     text.push_str(rest);
     text
+}
+
+/// Each name or path of a line.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let (_, word, after) = next_word(rest)?;
+        rest = after;
+        Some(word)
+    })
+}
+
+/// What stands before the next name or path, that, and the rest.
+fn next_word(text: &str) -> Option<(&str, &str, &str)> {
+    let at = text.find(|c: char| c.is_alphabetic() || c == '_')?;
+    let (before, rest) = text.split_at(at);
+    let end = rest.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c))).unwrap_or(rest.len());
+    let end = rest[..end].find(": ").unwrap_or(end);
+    let word = rest[..end].trim_end_matches(':');
+    Some((before, word, &rest[word.len()..]))
 }
 
 fn short(lib: &str, word: &str) -> String {
     let segments: Vec<&str> = word.split("::").collect();
     match segments.as_slice() {
         [first, rest @ ..] if *first == lib && !rest.is_empty() => rest.join("::"),
+        // Where another crate of ours keeps a type inside is its own business.
+        [first, module, .., name] if first.starts_with("postwright") => format!("{first}::{module}::{name}"),
+        ["std", "io", .., name @ ("Result" | "Error")] => format!("io::{name}"),
         ["core" | "alloc" | "std", .., module, name] => match (*module, *name) {
-            ("fmt" | "io" | "error", "Result" | "Error") | (_, "Error") => format!("{module}::{name}"),
+            ("fmt", "Result") | (_, "Error") => format!("{module}::{name}"),
             _ => (*name).to_owned(),
         },
         _ => word.to_owned(),
@@ -169,7 +215,7 @@ mod tests {
         let line = "pub fn a::b(x: core::option::Option<postwright_core::time::Timestamp>) -> core::result::Result<(), std::io::error::Error>";
         assert_eq!(
             shorten("a", line),
-            "pub fn b(x: Option<postwright_core::time::Timestamp>) -> Result<(), error::Error>"
+            "pub fn b(x: Option<postwright_core::time::Timestamp>) -> Result<(), io::Error>"
         );
         assert_eq!(shorten("a", "pub a::Limits::size: u64"), "pub Limits::size: u64");
         assert_eq!(shorten("a", "pub mod a"), "pub mod a");

@@ -4,12 +4,14 @@
 //! `target/`. rustdoc prints JSON on the stable toolchain only if told that it may, so this program stands in for rustdoc
 //! and tells it; the compiler itself is never told, or every dependency would be built once more.
 //!
-//! Not here: what may be public (a reader decides), how a line reads (`list.rs`), what is a break (`breaks.rs`). A package
+//! Not here: what may be public (a reader decides), how a line reads (`list.rs`), what all lists keep to (`house.rs`), what is
+//! a break (`breaks.rs`). A package
 //! of its own, because `cargo xtask test` should not wait for the parser of rustdoc's JSON.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who called it")]
 
 mod breaks;
+mod house;
 mod list;
 
 use std::ffi::OsStr;
@@ -82,9 +84,11 @@ fn run(args: &[String]) -> Result<(), String> {
     let root = root();
     let (libraries, target) = libraries(&root)?;
     document(&root)?;
-    let mut stale = Vec::new();
+    let (mut stale, mut faults) = (Vec::new(), Vec::new());
     for library in &libraries {
-        let text = list::of(&library.lib, &target.join("doc").join(format!("{}.json", library.lib)))?;
+        let list = list::of(&library.lib, &target.join("doc").join(format!("{}.json", library.lib)))?;
+        let text = list.text;
+        faults.extend(house::faults(&library.folder, &text, &list.foreign));
         let path = root.join("docs/api").join(format!("{}.txt", library.folder));
         let before = fs::read_to_string(&path).unwrap_or_default();
         let items = text.lines().filter(|line| !line.starts_with("impl")).count();
@@ -105,6 +109,12 @@ fn run(args: &[String]) -> Result<(), String> {
         return Err(format!(
             "docs/api is not what the sources say of {stale}: read the difference above, and if it is meant, `cargo xtask api` writes it"
         ));
+    }
+    if !faults.is_empty() {
+        println!("{}", faults.join("\n"));
+        return Err(
+            "these break the rules of docs/vocabulary.md (xtask/api/src/house.rs says which)".to_owned()
+        );
     }
     if !check {
         return Ok(());
