@@ -13,7 +13,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use postwright_core::{DeliveryStatus, Domain, Envelope, Host, Message, World};
+use postwright_core::{
+    Cause, DeliveryStatus, Diagnostic, Domain, Envelope, Host, Message, Outcome, Phase, World,
+};
 use postwright_smtp_client::policy::{self, Attempt, Level, Obstacle, Source, Wishes};
 use postwright_smtp_client::route::{self, MailHost, Route, Rules};
 use postwright_smtp_client::site::SiteName;
@@ -103,6 +105,25 @@ struct Plan {
     found: Found,
     /// With which account, if with any.
     login: Option<Login>,
+    /// What it means for a recipient that a host must not be used now, if one must not.
+    left_out: Option<Box<DeliveryStatus>>,
+}
+
+impl Plan {
+    /// RFC 5321 5.1: mail fails by what a host says of everything (in its greeting, say) only if all hosts say so. One that
+    /// must not be used now may say otherwise later.
+    fn conclude(&self, statuses: Vec<DeliveryStatus>) -> Vec<DeliveryStatus> {
+        let is_of_the_host = |status: &DeliveryStatus| {
+            let lacks = matches!(status.diagnostic, Diagnostic::Local(Cause::MissingExtension(_)));
+            status.outcome == Outcome::Failed && (status.phase < Phase::Mail || lacks)
+        };
+        match &self.left_out {
+            Some(obstacle) if obstacle.outcome == Outcome::Delayed && statuses.iter().all(is_of_the_host) => {
+                vec![DeliveryStatus::clone(obstacle); statuses.len()]
+            }
+            _ => statuses,
+        }
+    }
 }
 
 impl Delivery {
@@ -187,7 +208,7 @@ impl Delivery {
             Err(status) => vec![*status; recipients],
             Ok(plan) => {
                 let transaction = Transaction { envelope, message };
-                self.transfer(destination, rule, &plan, transaction, gate, &mut timings).await?
+                plan.conclude(self.transfer(destination, rule, &plan, transaction, gate, &mut timings).await?)
             }
         };
         timings.total = clock.mono().since(start);
@@ -222,7 +243,7 @@ impl Delivery {
             return Err(Box::new(status));
         }
         let Route::Hosts(hosts) = route else {
-            return Ok(Plan { attempts: Vec::new(), found: Found::None, login });
+            return Ok(Plan { attempts: Vec::new(), found: Found::None, login, left_out: None });
         };
         let level = rule.level(self.routes.tls);
         let mut plan = self.decide(destination, rule.via(), &hosts, port, Wishes { level, ..wishes }).await?;
@@ -271,11 +292,14 @@ impl Delivery {
             trouble.iter().for_each(|trouble| watch.trouble(domain, trouble));
             obstacles.iter().for_each(|(host, obstacle)| watch.obstacle(domain, host, obstacle, &found));
         }
-        match obstacles.into_iter().next() {
-            Some((_, obstacle)) if attempts.is_empty() => {
-                Err(Box::new(obstacle.status(self.world.clock.now())))
-            }
-            _ => Ok(Plan { attempts, found, login: None }),
+        let now = self.world.clock.now();
+        let mut obstacles: Vec<DeliveryStatus> =
+            obstacles.iter().map(|(_, obstacle)| obstacle.status(now)).collect();
+        // What delays comes first: one host that may be used later is enough to wait for.
+        obstacles.sort_by_key(|status| status.outcome != Outcome::Delayed);
+        match obstacles.into_iter().next().map(Box::new) {
+            Some(obstacle) if attempts.is_empty() => Err(obstacle),
+            left_out => Ok(Plan { attempts, found, login: None, left_out }),
         }
     }
 

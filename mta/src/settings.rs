@@ -20,6 +20,10 @@ pub struct Settings {
     pub connections_per_site: usize,
     /// Octets of messages on their way out that may be in memory: 256 MiB. An attempt waits for room.
     pub bodies: usize,
+    /// Whether a message counts as taken if the server is silent for ten minutes behind its end (RFC 5321 4.5.3.2.6): no. It may
+    /// not have arrived, so it is still ours (RFC 5321 6.1) and is tried again, and the recipient may get it twice (RFC 1047).
+    /// With `true` nobody gets it twice for that reason, and **it may be lost**.
+    pub assume_delivered: bool,
     /// Messages that the queue holds: 1,000,000. One more is refused with 452 4.3.1.
     pub queued: usize,
     /// Received fields that a message may have: 50; one more and it is refused with 554 5.4.6 (RFC 5321 6.3).
@@ -64,6 +68,7 @@ impl Default for Settings {
             connections: 200,
             connections_per_site: 10,
             bodies: 256 << 20,
+            assume_delivered: false,
             queued: 1_000_000,
             hops: 50,
             notifications_per_hour: 100,

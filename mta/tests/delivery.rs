@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright::core::{
-    BoxFuture, Domain, Envelope, Mailbox, MemoryZone, Message, Outcome, Recipient, Refusal, SeededEntropy,
-    SystemClock, Timestamp, World,
+    BoxFuture, Domain, EnhancedStatus, Envelope, Mailbox, MemoryZone, Message, Outcome, Recipient, Refusal,
+    SeededEntropy, SystemClock, Timestamp, World,
 };
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::sts::{Fetch, FetchError, Fetched, MemoryStore};
@@ -68,6 +68,11 @@ struct Receiver {
 }
 
 async fn receiver(name: &str) -> Receiver {
+    receiver_with(name, false).await
+}
+
+/// The same, or one that greets everybody with a refusal.
+async fn receiver_with(name: &str, refuses: bool) -> Receiver {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -81,7 +86,8 @@ async fn receiver(name: &str) -> Receiver {
     let handler = inbox.clone();
     let acceptor = move |_: &_| {
         let handler = handler.clone();
-        async move { Ok(handler) }
+        let refusal = Refusal::known(554, EnhancedStatus::known(5, 7, 1), "We take no mail");
+        async move { if refuses { Err(refusal) } else { Ok(handler) } }
     };
     let server = Server::new(config, Arc::new(SystemClock::new()), acceptor);
     let counters = server.counters();
@@ -237,6 +243,20 @@ async fn the_next_host_is_tried_when_the_first_is_down() {
     let zone = "example.test. MX 10 mx1.example.test.\nexample.test. MX 20 mx2.example.test.\n\
                 mx1.example.test. A 192.0.2.9\nmx2.example.test. A 192.0.2.1\n";
     assert_eq!(send(zone, &there, None, false).await.0, "delivered");
+}
+
+#[tokio::test]
+async fn a_refusal_counts_for_good_only_if_no_host_was_left_out() {
+    let there = receiver_with("mx2.example.test", true).await;
+    let zone = "example.test. MX 10 mx1.example.test.\nexample.test. MX 20 mx2.example.test.\n\
+                mx1.example.test. A 192.0.2.9\nmx2.example.test. A 192.0.2.1\n$SECURE test.\n";
+    let alone = zone.replace("example.test. MX 10 mx1.example.test.\n", "");
+    let (what, status, _) = send(&alone, &there, None, false).await;
+    assert_eq!((what, status.as_str()), ("bounced", "5.7.1"));
+    // Nobody knows what the first one would say: it must not be asked as long as its records are bogus.
+    let bogus = format!("{zone}_25._tcp.mx1.example.test. TLSA BOGUS\n");
+    let (what, status, _) = send(&bogus, &there, None, false).await;
+    assert_eq!((what, status.as_str()), ("deferred", "4.7.5"));
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@
 
 use std::sync::Mutex;
 
-use postwright_core::{DeliveryStatus, Envelope, Message, Recipient};
+use postwright_core::{
+    Cause, DeliveryStatus, Diagnostic, EnhancedStatus, Envelope, Message, Outcome, Recipient,
+};
 use postwright_queue::Entry;
 use postwright_queue::scheduler::Attempt;
 use postwright_smtp_proto::client::Timings;
@@ -108,7 +110,10 @@ async fn hand_over(
     }
     match ended {
         Ok(delivered) => {
-            let Delivered { statuses, timings } = delivered?;
+            let Delivered { mut statuses, timings } = delivered?;
+            if system.settings.assume_delivered {
+                statuses.iter_mut().for_each(assume_delivered);
+            }
             Ok((statuses, Some(timings)))
         }
         Err(_) => {
@@ -117,6 +122,16 @@ async fn hand_over(
             known.resize(count, expired(clock.now()));
             Ok((known, None))
         }
+    }
+}
+
+/// Silence behind the end of a message is taken for consent, if the operator says so. A connection that was lost there is
+/// not silence.
+fn assume_delivered(status: &mut DeliveryStatus) {
+    if status.outcome == Outcome::Unknown && matches!(status.diagnostic, Diagnostic::Local(Cause::Timeout(_)))
+    {
+        status.outcome = Outcome::Relayed;
+        status.status = EnhancedStatus::known(2, 0, 0);
     }
 }
 

@@ -17,7 +17,7 @@ use postwright::core::{
 use postwright::queue::MemorySpool;
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_proto::client::Timings;
-use postwright::{Builder, Departure, Event, Exit, Mta, NotNow, Observer, Pace, Pass, Sent};
+use postwright::{Builder, Departure, Event, Exit, Mta, NotNow, Observer, Pace, Pass, Sent, Settings};
 use postwright_testkit::PausedClock;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -125,6 +125,11 @@ async fn drain(mta: &Mta, fates: &Fates, ends: usize, within: Duration) -> Durat
 
 /// Mail to a bad site and to good ones; ends when every recipient has its end, and asserts that nothing leaked.
 async fn run(fault: Fault, to_bad: usize, recipients: usize) -> Run {
+    run_with(fault, to_bad, recipients, |_| {}).await
+}
+
+/// The same with other settings.
+async fn run_with(fault: Fault, to_bad: usize, recipients: usize, change: impl FnOnce(&mut Settings)) -> Run {
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let (seen, fates, passes) =
         (Arc::new(Seen::default()), Arc::new(Fates::default()), Arc::new(Passes::default()));
@@ -133,6 +138,7 @@ async fn run(fault: Fault, to_bad: usize, recipients: usize) -> Run {
             settings.connections = PER_SITE * (GOOD_SITES + 1);
             settings.connections_per_site = PER_SITE;
             settings.warn_after = None;
+            change(settings);
         })
         .pace(passes.clone())
         .observer(fates.clone())
@@ -187,7 +193,8 @@ impl Run {
         let twice: usize = self.seen.bodies.lock().unwrap().values().map(|times| times - 1).sum();
         let unknown = self.fates.unknown.load(Ordering::SeqCst);
         assert_eq!(twice, unknown, "{fault:?}: as many came again as nobody could know of");
-        assert_eq!(unknown > 0, fault == Fault::ClosesAfterTheDot, "{fault:?}");
+        let nobody_knows = [Fault::ClosesAfterTheDot, Fault::HangsAfterTheDot].contains(&fault);
+        assert_eq!(unknown > 0, nobody_knows, "{fault:?}");
         let most = self.seen.bad_most.load(Ordering::SeqCst);
         assert!(most <= PER_SITE, "{fault:?}: {most} connections to the bad site at a time");
     }
@@ -203,6 +210,7 @@ async fn a_bad_remote_costs_its_own_slots_and_nothing_else() {
         Fault::OneOctetAMinute,
         Fault::HangsAfterData,
         Fault::ClosesAfterTheDot,
+        Fault::HangsAfterTheDot,
         Fault::Says421InThePipeline,
         Fault::RepliesWithAMegabyte,
         Fault::RepliesWithoutEnd,
@@ -216,6 +224,20 @@ async fn a_bad_remote_costs_its_own_slots_and_nothing_else() {
             seen.good_p99
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_behind_the_dot_is_tried_again_or_taken_for_consent() {
+    let seen = run(Fault::HangsAfterTheDot, 20, 1).await;
+    seen.check(Fault::HangsAfterTheDot, 0);
+    let assume = |settings: &mut Settings| settings.assume_delivered = true;
+    let seen = run_with(Fault::HangsAfterTheDot, 20, 1, assume).await;
+    // As with no fault at all: each came once, and nobody was told of a doubt.
+    seen.check(Fault::None, 0);
+    assert_eq!(seen.seen.bodies.lock().unwrap().len(), 120);
+    // A connection that is closed there is no silence.
+    let seen = run_with(Fault::ClosesAfterTheDot, 20, 1, assume).await;
+    seen.check(Fault::ClosesAfterTheDot, 0);
 }
 
 /// What was told of a delivery: the remote's id, and its time.

@@ -205,6 +205,7 @@ fn assemble(
             settings.lifetime = config.retry.lifetime;
             settings.connections = config.delivery.connections;
             settings.connections_per_site = config.delivery.connections_per_site;
+            settings.assume_delivered = config.delivery.assume_delivered;
             settings.bodies = usize::try_from(config.delivery.bodies).unwrap_or(usize::MAX);
             settings.queued = config.limits.queued.size();
             settings.drain_timeout = config.limits.drain.time();

@@ -272,6 +272,7 @@ pub(crate) struct Delivery {
     pub(crate) connections_per_site: usize,
     #[serde(deserialize_with = "from_size")]
     pub(crate) bodies: u64,
+    pub(crate) assume_delivered: bool,
     pub(crate) port: u16,
     pub(crate) private_addresses: bool,
     pub(crate) shaping: Option<PathBuf>,
@@ -292,6 +293,7 @@ impl Default for Delivery {
             connections: 200,
             connections_per_site: 10,
             bodies: 256 << 20,
+            assume_delivered: false,
             port: 25,
             private_addresses: false,
             shaping: None,
