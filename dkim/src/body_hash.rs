@@ -22,7 +22,7 @@ pub(crate) struct BodyHashSpec {
 }
 
 /// A finished body hash.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct BodyHash {
     pub(crate) value: HashValue,
     /// Octets of the whole canonical body.
@@ -93,16 +93,18 @@ impl BodyHashes {
 
     /// The hashes, in the order in which they were first wanted.
     pub(crate) fn finish(self) -> Vec<BodyHash> {
-        let mut done: Vec<(usize, BodyHash)> = Vec::with_capacity(self.specs.len());
+        let mut done = vec![BodyHash::default(); self.specs.len()];
         for Stream { canon, mut sinks, .. } in self.streams {
             canon.finish(&mut |piece| sinks.update(piece));
             sinks.flush();
             let octets = sinks.octets;
-            let hash = |sink: Sink| (sink.spec, BodyHash { value: sink.digest.finish(), octets });
-            done.extend(sinks.sinks.into_iter().map(hash));
+            for sink in sinks.sinks {
+                if let Some(place) = done.get_mut(sink.spec) {
+                    *place = BodyHash { value: sink.digest.finish(), octets };
+                }
+            }
         }
-        done.sort_by_key(|(place, _)| *place);
-        done.into_iter().map(|(_, hash)| hash).collect()
+        done
     }
 }
 

@@ -29,21 +29,18 @@ impl HeaderReader {
             return None;
         }
         let searched = self.kept.len();
-        if searched == 0
-            && let Some(end) = section::end_of_header(octets, 0).filter(|end| end.header <= self.limit)
-        {
-            return Some((octets.get(..end.header)?.to_vec(), octets.get(end.body..)?));
-        }
         let room = self.limit.saturating_add(END_LEN).saturating_sub(searched);
         // The end may lie across the border; behind it, it is looked for in place: no body is copied.
-        let across = octets.len().min(END_LEN - 1).min(room);
+        let across = if searched == 0 { 0 } else { octets.len().min(END_LEN - 1).min(room) };
         self.kept.extend_from_slice(octets.get(..across)?);
-        let mut end = section::end_of_header(&self.kept, searched);
-        if end.is_none() {
-            end = section::end_of_fields(octets).map(|end| end.behind(searched));
-            let here = end.as_ref().map_or(octets.len(), |end| end.header.saturating_sub(searched));
-            self.kept.extend_from_slice(octets.get(across..here.min(room)).unwrap_or_default());
-        }
+        let end = if searched == 0 {
+            section::end_of_header(octets, 0)
+        } else {
+            let across = section::end_of_header(&self.kept, searched);
+            across.or_else(|| Some(section::end_of_fields(octets)?.behind(searched)))
+        };
+        let here = end.as_ref().map_or(octets.len(), |end| end.header.saturating_sub(searched));
+        self.kept.extend_from_slice(octets.get(across..here.min(room)).unwrap_or_default());
         let Some(end) = end.filter(|end| end.header <= self.limit) else {
             self.full = self.kept.len() >= self.limit.saturating_add(END_LEN);
             return None;

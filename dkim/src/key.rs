@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 
+use crate::base64;
 use crate::der::{self, RsaNumbers};
 use crate::limits::Limits;
 use crate::result::Reason;
@@ -25,8 +26,7 @@ pub struct KeyRecord {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PublicKey {
-    /// The DER of `p=`, known to hold a modulus and an exponent.
-    Rsa(Vec<u8>),
+    Rsa(RsaKey),
     Ed25519([u8; 32]),
 }
 
@@ -65,13 +65,10 @@ impl KeyRecord {
         if !tag::members(services).any(|service| matches!(service, "*" | "email")) {
             return Err(Reason::KeyService);
         }
-        let octets = tag::base64(p).ok_or(Reason::KeySyntax)?;
+        let octets = base64::decode(p.as_bytes()).ok_or(Reason::KeySyntax)?;
         let key = match kind {
             "ed25519" => PublicKey::Ed25519(octets.try_into().map_err(|_| Reason::KeySyntax)?),
-            _ => {
-                der::rsa_public_key(&octets).ok_or(Reason::KeySyntax)?;
-                PublicKey::Rsa(octets)
-            }
+            _ => PublicKey::Rsa(RsaKey::new(&octets).ok_or(Reason::KeySyntax)?),
         };
         let flags = tags.value("t").unwrap_or_default();
         Ok(KeyRecord {
@@ -86,17 +83,13 @@ impl KeyRecord {
     pub fn bits(&self) -> u32 {
         match &self.key {
             PublicKey::Ed25519(_) => 256,
-            PublicKey::Rsa(octets) => der::rsa_public_key(octets).map_or(0, |numbers| numbers.bits()),
+            PublicKey::Rsa(key) => key.numbers().bits(),
         }
     }
 
     /// Whether both records hold the same public key, however it is wrapped and whatever else they say.
     pub fn has_same_key(&self, other: &KeyRecord) -> bool {
-        match (&self.key, &other.key) {
-            (PublicKey::Ed25519(one), PublicKey::Ed25519(other)) => one == other,
-            (one @ PublicKey::Rsa(_), other @ PublicKey::Rsa(_)) => one.rsa() == other.rsa(),
-            _ => false,
-        }
+        self.key == other.key
     }
 
     /// `t=y`: the domain is testing DKIM.
@@ -133,12 +126,21 @@ impl KeyRecord {
     }
 }
 
-impl PublicKey {
-    pub(crate) fn rsa(&self) -> Option<RsaNumbers<'_>> {
-        match self {
-            PublicKey::Rsa(octets) => der::rsa_public_key(octets),
-            PublicKey::Ed25519(_) => None,
-        }
+/// The numbers of an RSA key: big-endian, without leading zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RsaKey {
+    modulus: Vec<u8>,
+    exponent: Vec<u8>,
+}
+
+impl RsaKey {
+    fn new(der: &[u8]) -> Option<RsaKey> {
+        let RsaNumbers { modulus, exponent } = der::rsa_public_key(der)?;
+        Some(RsaKey { modulus: modulus.to_vec(), exponent: exponent.to_vec() })
+    }
+
+    pub(crate) fn numbers(&self) -> RsaNumbers<'_> {
+        RsaNumbers { modulus: &self.modulus, exponent: &self.exponent }
     }
 }
 

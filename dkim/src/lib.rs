@@ -67,6 +67,7 @@
 
 #[cfg(feature = "arc")]
 pub mod arc;
+mod base64;
 mod body_hash;
 mod canon;
 mod crypto;

@@ -3,6 +3,8 @@
 //! Invariant: names are printable ASCII without colon and semicolon; the text has no blanks. Whether a verifier or a
 //! signer made it, it costs one allocation.
 
+use crate::tag;
+
 /// Names, in their order; a name may occur more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Names {
@@ -30,8 +32,8 @@ impl Names {
 
     /// The names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        // An empty text is one empty name to `split`.
-        self.text.split(':').take(self.len)
+        // An empty text is one empty name to whoever splits it.
+        tag::between_colons(&self.text).take(self.len)
     }
 
     /// The names, each but the last with the colon behind it: pieces between which a line may be folded.

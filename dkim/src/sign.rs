@@ -11,8 +11,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use ::base64::Engine;
+use ::base64::engine::general_purpose::STANDARD;
 use postwright_core::{Domain, HeaderField, Message, Timestamp};
 
 use crate::body_hash::{BodyHash, BodyHashSpec, BodyHashes, STEP};

@@ -10,8 +10,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use ::base64::Engine;
+use ::base64::engine::general_purpose::STANDARD;
 
 use crate::crypto::{KeyError, KeyPair, PrivateKeyDer, Provider};
 use crate::der;

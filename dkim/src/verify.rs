@@ -368,11 +368,11 @@ impl Judge<'_> {
         in_subdomain: bool,
     ) -> Result<(), Reason> {
         key.check(algorithm, in_subdomain)?;
-        if let Some(rsa) = key.public_key().rsa() {
-            if rsa.bits() < self.config.policy.rsa_bits_min.max(RSA_BITS_FLOOR) {
+        if let PublicKey::Rsa(_) = key.public_key() {
+            if key.bits() < self.config.policy.rsa_bits_min.max(RSA_BITS_FLOOR) {
                 return Err(Reason::KeyTooSmall);
             }
-            if rsa.bits() > self.config.limits.rsa_bits_max {
+            if key.bits() > self.config.limits.rsa_bits_max {
                 return Err(Reason::KeyTooLarge);
             }
         }
@@ -407,9 +407,7 @@ pub(crate) fn verify(
     signature: &[u8],
 ) -> bool {
     match key {
-        PublicKey::Rsa(_) => {
-            key.rsa().is_some_and(|numbers| provider.0.verify_rsa(hash, numbers, input, signature))
-        }
+        PublicKey::Rsa(key) => provider.0.verify_rsa(hash, key.numbers(), input, signature),
         // RFC 8463 3: Ed25519 signs the hash, not the octets.
         PublicKey::Ed25519(key) => {
             let mut digest = provider.0.digest(hash);

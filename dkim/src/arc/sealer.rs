@@ -2,8 +2,8 @@
 //!
 //! Invariant: nothing is added to a chain that its last sealer found broken, nor a 51st set.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use ::base64::Engine;
+use ::base64::engine::general_purpose::STANDARD;
 use postwright_core::{Domain, HeaderField, Message, Timestamp};
 
 use super::chain::{self, MESSAGE_SIGNATURE, RESULTS, SEAL, SealInput};

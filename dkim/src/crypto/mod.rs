@@ -68,7 +68,7 @@ pub(crate) trait Digest: Send + Sync {
 }
 
 /// At most 32 octets.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HashValue {
     octets: [u8; 32],
     len: usize,
