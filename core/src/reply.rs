@@ -179,17 +179,16 @@ pub const REPLY_TEXT_MAX: usize = 506;
 pub struct Reply {
     code: ReplyCode,
     status: Option<EnhancedStatus>,
-    lines: Vec<Box<str>>,
+    /// The lines, joined by line feeds.
+    text: Box<str>,
 }
 
 impl Reply {
     /// A reply without an enhanced status. Each line of `text` becomes a line of the reply.
     pub fn new(code: ReplyCode, text: &str) -> Reply {
         let text = text.strip_suffix('\n').unwrap_or(text);
-        // A reply to EHLO has a dozen lines, any other as a rule one.
-        let mut lines = Vec::with_capacity(if text.contains('\n') { 12 } else { 1 });
-        lines.extend(text.split('\n').map(clean_line));
-        Reply { code, status: None, lines }
+        let text = if is_clean(text) { text.into() } else { clean(text).into() };
+        Reply { code, status: None, text }
     }
 
     /// For replies whose code stands in the source.
@@ -222,20 +221,20 @@ impl Reply {
 
     /// The lines of text without code and status; at least one, perhaps empty.
     pub fn lines(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.lines.iter().map(|line| &**line)
+        Lines { rest: Some(&self.text) }
     }
 
     /// All lines, joined by a blank: for logs and classification.
     pub fn text(&self) -> String {
-        self.lines.join(" ")
+        self.text.replace('\n', " ")
     }
 
     /// Appends the reply as it goes over the wire, CRLF and the code on every line included.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        let last = self.lines.len() - 1;
-        for (i, line) in self.lines.iter().enumerate() {
+        let mut lines = Lines { rest: Some(&self.text) };
+        while let Some(line) = lines.next() {
             write_number(self.code.get(), out);
-            out.push(if i == last { b' ' } else { b'-' });
+            out.push(if lines.rest.is_none() { b' ' } else { b'-' });
             if let Some(status) = self.status {
                 status.write_to(out);
                 out.push(b' ');
@@ -255,16 +254,50 @@ fn write_number(number: u16, out: &mut Vec<u8>) {
     out.push(b'0' + (number % 10) as u8);
 }
 
-fn clean_line(line: &str) -> Box<str> {
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.len() <= REPLY_TEXT_MAX && line.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        return line.into();
+/// The lines of a reply.
+struct Lines<'r> {
+    /// What was not given yet, if there is another line.
+    rest: Option<&'r str>,
+}
+
+impl<'r> Iterator for Lines<'r> {
+    type Item = &'r str;
+
+    fn next(&mut self) -> Option<&'r str> {
+        let rest = self.rest?;
+        // Lines are short: looking at each octet is quicker than a search.
+        let Some(end) = rest.bytes().position(|octet| octet == b'\n') else { return self.rest.take() };
+        self.rest = rest.get(end + 1..);
+        rest.get(..end)
     }
-    let mut end = line.len().min(REPLY_TEXT_MAX);
-    while !line.is_char_boundary(end) {
-        end -= 1;
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let ends = |rest: &str| rest.bytes().filter(|octet| *octet == b'\n').count();
+        let left = self.rest.map_or(0, |rest| ends(rest) + 1);
+        (left, Some(left))
     }
-    line[..end].chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }).collect::<String>().into()
+}
+
+impl ExactSizeIterator for Lines<'_> {}
+
+/// Whether a text can stand in a reply as it is. Without branches in the loop, so that the compiler makes vector code.
+fn is_clean(text: &str) -> bool {
+    let odd = |octet: u8| !(b' '..=b'~').contains(&octet) & (octet != b'\n');
+    !text.bytes().fold(false, |found, octet| found | odd(octet))
+        && (text.len() <= REPLY_TEXT_MAX || text.split('\n').all(|line| line.len() <= REPLY_TEXT_MAX))
+}
+
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (nth, line) in text.split('\n').enumerate() {
+        if nth > 0 {
+            out.push('\n');
+        }
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let line = &line[..line.floor_char_boundary(REPLY_TEXT_MAX)];
+        out.extend(line.chars().map(|c| if c.is_control() && c != '\t' { '?' } else { c }));
+    }
+    out
 }
 
 /// One line: lines are joined by a blank.
@@ -274,10 +307,7 @@ impl fmt::Display for Reply {
         if let Some(status) = self.status {
             write!(f, " {status}")?;
         }
-        for line in &self.lines {
-            write!(f, " {line}")?;
-        }
-        Ok(())
+        self.lines().try_for_each(|line| write!(f, " {line}"))
     }
 }
 
@@ -373,7 +403,21 @@ mod tests {
     }
 
     #[test]
+    fn lines_come_out_as_they_went_in() {
+        for text in ["", "one", "one\ntwo", "\n\nthree", "one\n\n", "a\tb\n\u{e9}"] {
+            let reply = Reply::new(ReplyCode::new(250).unwrap(), text);
+            let expected: Vec<&str> = text.strip_suffix('\n').unwrap_or(text).split('\n').collect();
+            assert_eq!(reply.lines().collect::<Vec<_>>(), expected, "{text:?}");
+            assert_eq!(reply.lines().len(), expected.len());
+            assert_eq!(reply.text(), expected.join(" "));
+        }
+    }
+
+    #[test]
     fn long_lines_are_cut_between_characters() {
+        let two = format!("{}\nshort", "x".repeat(REPLY_TEXT_MAX + 1));
+        let reply = Reply::new(ReplyCode::new(250).unwrap(), &two);
+        assert_eq!(reply.lines().map(str::len).collect::<Vec<_>>(), [REPLY_TEXT_MAX, 5]);
         let reply = Reply::new(ReplyCode::new(250).unwrap(), &"é".repeat(400));
         assert!(reply.lines().all(|line| line.len() <= REPLY_TEXT_MAX));
     }

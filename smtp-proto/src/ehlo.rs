@@ -90,8 +90,7 @@ impl Capabilities {
     fn take(&mut self, line: &str) {
         let line = line.trim_ascii();
         // `AUTH=PLAIN LOGIN` is how servers spoke to clients older than RFC 2554; some still do.
-        let blank = line.bytes().position(|b| b == b' ' || b == b'\t');
-        let (keyword, parameters) = match blank.or_else(|| line.bytes().position(|b| b == b'=')) {
+        let (keyword, parameters) = match line.bytes().position(|b| matches!(b, b' ' | b'\t' | b'=')) {
             Some(at) => (line.get(..at).unwrap_or(line), line.get(at + 1..).unwrap_or_default().trim_ascii()),
             None => (line, ""),
         };
@@ -100,35 +99,28 @@ impl Capabilities {
             Some(upper) => {
                 upper.copy_from_slice(keyword.as_bytes());
                 upper.make_ascii_uppercase();
-                std::str::from_utf8(upper).unwrap_or(keyword)
+                upper
             }
-            None => keyword,
+            None => keyword.as_bytes(),
         };
         match upper {
-            "" => {}
-            "PIPELINING" => self.pipelining = true,
-            "SIZE" => self.size = Some(first_number(parameters)),
-            "8BITMIME" => self.eight_bit_mime = true,
-            "CHUNKING" => self.chunking = true,
-            "BINARYMIME" => self.binary_mime = true,
-            "SMTPUTF8" => self.smtp_utf8 = true,
-            "DSN" => self.dsn = true,
-            "ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
-            "STARTTLS" => self.starttls = true,
-            "REQUIRETLS" => self.require_tls = true,
-            "DELIVERBY" => self.deliver_by = Some(first_number(parameters)),
-            "MT-PRIORITY" => self.mt_priority = true,
-            "FUTURERELEASE" => self.future_release = Some(first_number(parameters)),
-            "AUTH" => self.add_mechanisms(parameters),
-            "LIMITS" => self.limits.take(parameters),
-            // Not `upper`: with a mechanism behind it the keyword may be of any length.
-            _ => match keyword.split_at_checked("AUTH=".len()) {
-                Some((auth, first)) if auth.eq_ignore_ascii_case("AUTH=") => {
-                    self.add_mechanisms(first);
-                    self.add_mechanisms(parameters);
-                }
-                _ => self.other.push((keyword.into(), parameters.into())),
-            },
+            b"" => {}
+            b"PIPELINING" => self.pipelining = true,
+            b"SIZE" => self.size = Some(first_number(parameters)),
+            b"8BITMIME" => self.eight_bit_mime = true,
+            b"CHUNKING" => self.chunking = true,
+            b"BINARYMIME" => self.binary_mime = true,
+            b"SMTPUTF8" => self.smtp_utf8 = true,
+            b"DSN" => self.dsn = true,
+            b"ENHANCEDSTATUSCODES" => self.enhanced_status_codes = true,
+            b"STARTTLS" => self.starttls = true,
+            b"REQUIRETLS" => self.require_tls = true,
+            b"DELIVERBY" => self.deliver_by = Some(first_number(parameters)),
+            b"MT-PRIORITY" => self.mt_priority = true,
+            b"FUTURERELEASE" => self.future_release = Some(first_number(parameters)),
+            b"AUTH" => self.add_mechanisms(parameters),
+            b"LIMITS" => self.limits.take(parameters),
+            _ => self.other.push((keyword.into(), parameters.into())),
         }
     }
 

@@ -12,6 +12,8 @@
 use memchr::memchr;
 use postwright_core::{EnhancedStatus, Reply, ReplyCode};
 
+use crate::command::has_control;
+
 /// How much of a reply is read before the peer is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -80,7 +82,8 @@ struct Open {
     wire_code: u16,
     code: ReplyCode,
     status: Option<EnhancedStatus>,
-    text: String,
+    /// Line feeds between the lines.
+    text: Vec<u8>,
     lines: usize,
 }
 
@@ -162,12 +165,14 @@ impl ReplyParser {
 }
 
 fn check_octets(body: &[u8]) -> Result<(), ReplyError> {
-    match memchr::memchr2(b'\r', 0, body).and_then(|at| body.get(at)) {
-        None => Ok(()),
-        // A bare CR is told before a NUL, wherever they stand.
-        Some(b'\r') => Err(ReplyError::BareLineEnd),
-        Some(_) if memchr(b'\r', body).is_some() => Err(ReplyError::BareLineEnd),
-        Some(_) => Err(ReplyError::Nul),
+    if !has_control(body) {
+        return Ok(());
+    }
+    // A bare CR is told before a NUL, wherever they stand; others are for `Reply` to mend.
+    match (memchr(b'\r', body), memchr(0, body)) {
+        (Some(_), _) => Err(ReplyError::BareLineEnd),
+        (None, Some(_)) => Err(ReplyError::Nul),
+        (None, None) => Ok(()),
     }
 }
 
@@ -188,14 +193,14 @@ impl Open {
         // A second digit beyond 5 (some servers say 571) is not of the grammar; RFC 5321 4.3.2 has clients act on
         // the first digit then. The number that was sent is kept in the text.
         let (code, mut kept) = match ReplyCode::new(wire_code) {
-            Some(code) => (code, String::with_capacity(TEXT_HINT)),
+            Some(code) => (code, Vec::with_capacity(TEXT_HINT)),
             None => {
                 let class = ReplyCode::new(wire_code / 100 * 100 + 50).ok_or(ReplyError::Code)?;
-                (class, format!("({wire_code}) "))
+                (class, format!("({wire_code}) ").into_bytes())
             }
         };
         let (status, text) = split_status(code, text);
-        push_text(&mut kept, text);
+        kept.extend_from_slice(text);
         Ok(Open { wire_code, code, status, text: kept, lines: 1 })
     }
 
@@ -204,17 +209,20 @@ impl Open {
         // RFC 2034 4 wants the same status on every line; where they differ the last one stands, as the text of
         // the last line is what servers add last.
         self.status = status.or(self.status);
-        self.text.push('\n');
-        push_text(&mut self.text, text);
+        self.text.push(b'\n');
+        self.text.extend_from_slice(text);
         self.lines += 1;
     }
 
     fn finish(mut self) -> Reply {
         // `Reply::new` takes one final line feed as the end of the last line, which may be empty.
-        if self.text.ends_with('\n') {
-            self.text.push('\n');
+        if self.text.ends_with(b"\n") {
+            self.text.push(b'\n');
         }
-        let reply = Reply::new(self.code, &self.text);
+        let reply = match std::str::from_utf8(&self.text) {
+            Ok(text) => Reply::new(self.code, text),
+            Err(_) => Reply::new(self.code, &String::from_utf8_lossy(&self.text)),
+        };
         match self.status {
             Some(status) => reply.with_status(status),
             None => reply,
@@ -224,13 +232,6 @@ impl Open {
 
 /// Octets that the text of a reply gets at once: a reply to EHLO fits as a rule.
 const TEXT_HINT: usize = 512;
-
-fn push_text(kept: &mut String, text: &[u8]) {
-    match std::str::from_utf8(text) {
-        Ok(text) => kept.push_str(text),
-        Err(_) => kept.push_str(&String::from_utf8_lossy(text)),
-    }
-}
 
 /// Takes an enhanced status code off the text, if one is there and has the class of the reply code.
 fn split_status(code: ReplyCode, text: &[u8]) -> (Option<EnhancedStatus>, &[u8]) {

@@ -19,6 +19,7 @@ use postwright_core::{AddressError, EnhancedStatus, Refusal, ReversePath};
 
 pub use parameters::{DeliverBy, Hold, MailParameters, Parameter, ParameterError, RcptParameters};
 pub use path::{ForwardPath, PathError};
+pub(crate) use words::has_control;
 pub use xtext::{decode_utf8_address, decode_xtext, encode_xtext};
 
 /// A command line of a client, without its CRLF.

@@ -115,7 +115,7 @@ impl MailParameters {
     }
 
     fn take(&mut self, keyword: &str, value: Option<&str>) -> Result<(), ParameterError> {
-        let is = |name: &str| keyword.eq_ignore_ascii_case(name);
+        let is = |name: &str| words::is(keyword, name);
         if is("SIZE") {
             set(&mut self.size, "SIZE", value.and_then(parse_size))
         } else if is("BODY") {
@@ -151,9 +151,9 @@ impl RcptParameters {
         let mut all = RcptParameters::default();
         let mut rest = text;
         while let Some((keyword, value)) = next(&mut rest)? {
-            if keyword.eq_ignore_ascii_case("NOTIFY") {
+            if words::is(keyword, "NOTIFY") {
                 set(&mut all.notify, "NOTIFY", value.and_then(parse_notify))?;
-            } else if keyword.eq_ignore_ascii_case("ORCPT") {
+            } else if words::is(keyword, "ORCPT") {
                 set(&mut all.original, "ORCPT", value.and_then(parse_original))?;
             } else {
                 keep(&mut all.other, keyword, value)?;
@@ -163,29 +163,20 @@ impl RcptParameters {
     }
 }
 
-/// Takes the next `esmtp-keyword ["=" esmtp-value]` off the text; the value may hold UTF-8 where RFC 6531 allows it, but
-/// no `=` and no blank.
+/// Takes the next `KEYWORD[=value]` off the text. What a known keyword may be is said by its name, and its value by its
+/// type; [`keep`] looks at the others.
 fn next<'a>(rest: &mut &'a str) -> Result<Option<(&'a str, Option<&'a str>)>, ParameterError> {
     let text = words::trim_start(rest);
     if text.is_empty() {
         return Ok(None);
     }
-    let (keyword, behind) = words::run(text, |b| b.is_ascii_alphanumeric() || b == b'-');
-    if keyword.is_empty() || keyword.starts_with('-') {
-        return Err(ParameterError::Malformed);
-    }
-    let (value, behind) = match behind.strip_prefix('=') {
-        Some(value) => {
-            let (value, behind) = words::run(value, |b| b != b' ' && b != b'=');
-            (Some(value), behind)
-        }
-        None => (None, behind),
-    };
+    let (word, behind) = words::cut(text, b' ').unwrap_or((text, ""));
     *rest = behind;
-    if value == Some("") || !(behind.is_empty() || behind.starts_with(' ')) {
-        return Err(ParameterError::Malformed);
+    match words::cut(word, b'=') {
+        None => Ok(Some((word, None))),
+        Some((_, "")) => Err(ParameterError::Malformed),
+        Some((keyword, value)) => Ok(Some((keyword, Some(value)))),
     }
-    Ok(Some((keyword, value)))
 }
 
 fn set<T>(slot: &mut Option<T>, keyword: &'static str, value: Option<T>) -> Result<(), ParameterError> {
@@ -204,7 +195,14 @@ fn flag(slot: &mut bool, keyword: &'static str, value: Option<&str>) -> Result<(
     if *slot { Ok(()) } else { Err(ParameterError::Value(keyword)) }
 }
 
+/// An `esmtp-keyword` that is not known here; the value may hold UTF-8 where RFC 6531 allows it, but no `=`.
 fn keep(other: &mut Vec<Parameter>, keyword: &str, value: Option<&str>) -> Result<(), ParameterError> {
+    let fits = keyword.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && keyword.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !value.is_some_and(|value| value.contains('='));
+    if !fits {
+        return Err(ParameterError::Malformed);
+    }
     let keyword: Box<str> = keyword.to_ascii_uppercase().into();
     if other.iter().any(|known| known.keyword == keyword) {
         return Err(ParameterError::Twice(keyword));
@@ -223,11 +221,11 @@ fn parse_size(value: &str) -> Option<u64> {
 }
 
 fn parse_body(value: &str) -> Option<Body> {
-    if value.eq_ignore_ascii_case("7BIT") {
+    if words::is(value, "7BIT") {
         Some(Body::SevenBit)
-    } else if value.eq_ignore_ascii_case("8BITMIME") {
+    } else if words::is(value, "8BITMIME") {
         Some(Body::EightBitMime)
-    } else if value.eq_ignore_ascii_case("BINARYMIME") {
+    } else if words::is(value, "BINARYMIME") {
         Some(Body::BinaryMime)
     } else {
         None
@@ -235,9 +233,9 @@ fn parse_body(value: &str) -> Option<Body> {
 }
 
 fn parse_ret(value: &str) -> Option<Ret> {
-    if value.eq_ignore_ascii_case("FULL") {
+    if words::is(value, "FULL") {
         Some(Ret::Full)
-    } else if value.eq_ignore_ascii_case("HDRS") {
+    } else if words::is(value, "HDRS") {
         Some(Ret::Headers)
     } else {
         None
@@ -274,7 +272,7 @@ fn parse_priority(value: &str) -> Option<i8> {
 }
 
 fn parse_notify(value: &str) -> Option<Notify> {
-    if value.eq_ignore_ascii_case("NEVER") {
+    if words::is(value, "NEVER") {
         return Some(Notify::Never);
     }
     let (mut success, mut failure, mut delay) = (false, false, false);
@@ -283,11 +281,11 @@ fn parse_notify(value: &str) -> Option<Notify> {
         let (word, behind) =
             words::cut(list, b',').map_or((list, None), |(word, behind)| (word, Some(behind)));
         rest = behind;
-        let slot = if word.eq_ignore_ascii_case("SUCCESS") {
+        let slot = if words::is(word, "SUCCESS") {
             &mut success
-        } else if word.eq_ignore_ascii_case("FAILURE") {
+        } else if words::is(word, "FAILURE") {
             &mut failure
-        } else if word.eq_ignore_ascii_case("DELAY") {
+        } else if words::is(word, "DELAY") {
             &mut delay
         } else {
             return None;
@@ -306,11 +304,8 @@ fn parse_original(value: &str) -> Option<OriginalRecipient> {
     if kind.is_empty() || !kind.bytes().all(atom) {
         return None;
     }
-    let address = if kind.eq_ignore_ascii_case("utf-8") {
-        decode_utf8_address(address)?
-    } else {
-        decode_xtext(address)?
-    };
+    let address =
+        if words::is(kind, "UTF-8") { decode_utf8_address(address)? } else { decode_xtext(address)? };
     if address.is_empty() {
         None
     } else {

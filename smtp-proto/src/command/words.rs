@@ -6,7 +6,7 @@
 
 /// Whether there is an ASCII control character, DEL included. Eight octets at a time: of each, adding the right number
 /// sets the highest bit unless it is below the blank, or beyond the tilde.
-pub(super) fn has_control(line: &[u8]) -> bool {
+pub(crate) fn has_control(line: &[u8]) -> bool {
     const HIGH: u64 = 0x8080_8080_8080_8080;
     const LOW: u64 = !HIGH;
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -21,17 +21,17 @@ pub(super) fn has_control(line: &[u8]) -> bool {
     words.iter().any(|word| found(*word)) || last()
 }
 
+/// Whether a text is this word of capital letters, digits and hyphens, in any case. Always inlined, so that the word's
+/// length is known where it is compared.
+#[inline(always)]
+pub(super) fn is(text: &str, word: &str) -> bool {
+    text.len() == word.len() && text.bytes().zip(word.bytes()).all(|(a, b)| a.to_ascii_uppercase() == b)
+}
+
 /// The text before and behind the first `at`.
 pub(super) fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
     let place = text.bytes().position(|b| b == at)?;
     Some((text.get(..place)?, text.get(place + 1..)?))
-}
-
-/// The octets from the front for which `fits` holds, and what follows. `fits` must not tell the octets of one
-/// character apart: then the cut is before an ASCII octet or at the end. Else everything counts as not fitting.
-pub(super) fn run(text: &str, fits: impl Fn(u8) -> bool) -> (&str, &str) {
-    let len = text.bytes().position(|b| !fits(b)).unwrap_or(text.len());
-    text.split_at_checked(len).unwrap_or(("", text))
 }
 
 /// Without the blanks in front.
@@ -71,9 +71,10 @@ mod tests {
             for at in [b' ', b'=', b';'] {
                 proptest::prop_assert_eq!(cut(&text, at), text.split_once(char::from(at)));
             }
-            let word = text.split(' ').next().unwrap_or("");
-            proptest::prop_assert_eq!(run(&text, |b| b != b' ').0, word);
-            proptest::prop_assert_eq!(run(&text, |b| b.is_ascii()).0, text.split('\u{e9}').next().unwrap_or(""));
+            for word in ["", "A", "AA", "7BIT", "MT-PRIORITY"] {
+                proptest::prop_assert_eq!(is(&text, word), text.eq_ignore_ascii_case(word));
+                proptest::prop_assert!(is(&word.to_ascii_lowercase(), word));
+            }
             proptest::prop_assert_eq!(trim_end(trim_start(&text)), text.trim_matches(' '));
         }
     }
