@@ -67,8 +67,8 @@ struct Switch {
     root: Catalog,
     plain: Catalog,
     broken: Catalog,
-    /// Whether questions for TLSA are left without an answer.
-    mute: bool,
+    /// Questions for this are left without an answer.
+    mute: Option<RecordType>,
 }
 
 #[async_trait::async_trait]
@@ -80,7 +80,7 @@ impl RequestHandler for Switch {
     ) -> ResponseInfo {
         let info = request.request_info().unwrap();
         let (name, kind) = (info.query.name().to_string(), info.query.query_type());
-        if self.mute && kind == RecordType::TLSA {
+        if self.mute == Some(kind) {
             std::future::pending::<()>().await;
         }
         let catalog = match kind {
@@ -105,21 +105,31 @@ pub(crate) async fn serve(dns: Dns, issued: &Issued) -> Zones {
         _ => dns.tlsa(issued),
     };
     let tlsa = tlsa.map(|data| format!("_25._tcp.mx0.x.example. 60 IN {data}\n")).unwrap_or_default();
+    let host = if dns == Dns::AliasOut { "CNAME host.plain." } else { "A 192.0.2.1" };
     let root = format!(
         ". 60 IN {SOA}\n. 60 IN NS ns.invalid.\nx.example. 60 IN MX 10 mx0.x.example.\n\
-         mx0.x.example. 60 IN A 192.0.2.1\n{tlsa}plain. 60 IN NS ns.invalid.\nbroken. 60 IN NS ns.invalid.\n\
+         mx0.x.example. 60 IN {host}\n{tlsa}plain. 60 IN NS ns.invalid.\nbroken. 60 IN NS ns.invalid.\n\
          broken. 60 IN DS {} 15 2 {ds}\n",
         named.calculate_key_tag().unwrap()
     );
     let hidden = Dns::EndEntity.tlsa(issued).unwrap();
-    let below =
-        |name: &str| format!("{name} 60 IN {SOA}\n{name} 60 IN NS ns.invalid.\ntlsa.{name} 60 IN {hidden}\n");
+    let below = |name: &str| {
+        format!(
+            "{name} 60 IN {SOA}\n{name} 60 IN NS ns.invalid.\ntlsa.{name} 60 IN {hidden}\n\
+             host.{name} 60 IN A 192.0.2.1\n"
+        )
+    };
     let switch = Switch {
         root: zone(".", &root, Some((root_key, root_public.clone()))),
         plain: zone("plain.", &below("plain."), None),
         broken: zone("broken.", &below("broken."), Some(key())),
-        mute: dns == Dns::Timeout,
+        mute: match dns {
+            Dns::Timeout => Some(RecordType::TLSA),
+            Dns::HalfAnAddress => Some(RecordType::AAAA),
+            _ => None,
+        },
     };
+    let is_mute = switch.mute.is_some();
     let (tcp, udp) = tcp_and_udp().await;
     let address = tcp.local_addr().unwrap();
     let mut server = Server::new(switch);
@@ -130,7 +140,7 @@ pub(crate) async fn serve(dns: Dns, issued: &Issued) -> Zones {
     let mut config = HickoryConfig::default();
     config.servers = vec![address];
     config.trust_anchors = Some(anchor.path().to_owned());
-    config.timeout = Duration::from_millis(if dns == Dns::Timeout { 500 } else { 5000 });
+    config.timeout = Duration::from_millis(if is_mute { 500 } else { 5000 });
     config.attempts = 1;
     Zones { resolver: HickoryResolver::new(&config).unwrap(), _server: server, _anchor: anchor }
 }

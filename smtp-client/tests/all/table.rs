@@ -36,6 +36,10 @@ pub(crate) enum Dns {
     Insecure,
     Bogus,
     Timeout,
+    /// The same as `EndEntityWrong`, and nobody answers for the host's IPv6 addresses.
+    HalfAnAddress,
+    /// The same as `EndEntityWrong`, and the host is an alias into a zone that is not signed.
+    AliasOut,
 }
 
 impl Dns {
@@ -44,7 +48,9 @@ impl Dns {
         let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
         match self {
             Dns::EndEntity | Dns::Insecure => Some(format!("TLSA 3 0 0 {}", hex(&issued.leaf))),
-            Dns::EndEntityWrong => Some(format!("TLSA 3 0 1 {}", hex(&[7; 32]))),
+            Dns::EndEntityWrong | Dns::HalfAnAddress | Dns::AliasOut => {
+                Some(format!("TLSA 3 0 1 {}", hex(&[7; 32])))
+            }
             Dns::TrustAnchor => Some(format!("TLSA 2 0 0 {}", hex(&issued.root))),
             Dns::Unusable => Some(format!("TLSA 1 0 1 {}", hex(&[7; 32]))),
             Dns::Plain | Dns::Bogus | Dns::Timeout => None,
@@ -98,7 +104,12 @@ const BASE: Cell = Cell {
 };
 
 fn memory(cell: Cell, issued: &Issued) -> MemoryZone {
-    let mut text = "x.example. MX 10 mx0.x.example.\nmx0.x.example. A 192.0.2.1\n".to_owned();
+    let mut text = "x.example. MX 10 mx0.x.example.\n".to_owned();
+    text.push_str(match cell.dns {
+        Dns::HalfAnAddress => "mx0.x.example. A 192.0.2.1\nmx0.x.example. AAAA TIMEOUT\n",
+        Dns::AliasOut => "mx0.x.example. CNAME host.plain.\nhost.plain. A 192.0.2.1\n",
+        _ => "mx0.x.example. A 192.0.2.1\n",
+    });
     let tlsa = match cell.dns {
         Dns::Bogus => Some("BOGUS".to_owned()),
         Dns::Timeout => Some("TIMEOUT".to_owned()),
@@ -293,7 +304,7 @@ async fn every_server_meets_every_policy() {
 }
 
 /// The rows about DNSSEC: names and dates do not matter to DANE-EE; DANE-TA checks both (RFC 7672 3.1, 3.2).
-const DANE: [(Server, Dns, &str); 18] = {
+const DANE: [(Server, Dns, &str); 22] = {
     use Server::*;
     [
         (Valid, Dns::EndEntity, "deliver verified | tlsa mx0.x.example ok"),
@@ -315,6 +326,12 @@ const DANE: [(Server, Dns, &str); 18] = {
         (Valid, Dns::Bogus, "defer 4.7.5 | tlsa mx0.x.example dnssec-invalid"),
         (NoTls, Dns::Bogus, "defer 4.7.5 | tlsa mx0.x.example dnssec-invalid"),
         (Valid, Dns::Timeout, "defer 4.7.5 | tlsa mx0.x.example dnssec-invalid"),
+        // RFC 7672 2.1.2: what is kept from us takes no protection away.
+        (Valid, Dns::HalfAnAddress, "defer 4.7.5 | tlsa mx0.x.example validation-failure"),
+        (NoTls, Dns::HalfAnAddress, "defer 4.7.4 | tlsa mx0.x.example starttls-not-supported"),
+        // RFC 7672 2.2.2: the alias itself is signed, and so are the records at its name.
+        (Valid, Dns::AliasOut, "defer 4.7.5 | tlsa mx0.x.example validation-failure"),
+        (NoTls, Dns::AliasOut, "defer 4.7.4 | tlsa mx0.x.example starttls-not-supported"),
     ]
 };
 
