@@ -44,6 +44,8 @@ struct Key {
     way: Arc<str>,
     /// A host that the operator named, with what is asked of TLS on the way to it.
     via: Via,
+    /// The route, if it is a site of its own: its limits are not those of others who go there.
+    route: Option<Arc<str>>,
     source: Source,
     /// For which domain the protection was decided, if it was more than trying.
     decided_for: Option<Host>,
@@ -335,14 +337,15 @@ impl Watch for Told<'_> {
     }
 }
 
-fn key(destination: &Host, via: &Via, plan: &Plan, attempt: &Attempt, way: &Arc<str>) -> Key {
-    let source = attempt.decision.source;
+fn key(destination: &Host, rule: &RouteRule, plan: &Plan, attempt: &Attempt, way: &Arc<str>) -> Key {
+    let (source, via) = (attempt.decision.source, rule.via());
     // Of a host that the operator named, who is written to says nothing.
     let is_decided_for = *via == Via::Mx && source != Source::Opportunistic;
     Key {
         address: attempt.target.address,
         way: way.clone(),
         via: via.clone(),
+        route: rule.own_site(),
         source,
         decided_for: is_decided_for.then(|| destination.clone()),
         login: plan.login.as_ref().map(|login| login.id.clone()),

@@ -176,7 +176,7 @@ impl Delivery {
         passing: Option<&Passing<'_>>,
         timings: &mut Timings,
     ) -> Option<Report> {
-        let key = key(trip.destination, trip.rule.via(), trip.plan, attempt, &trip.way);
+        let key = key(trip.destination, trip.rule, trip.plan, attempt, &trip.way);
         while let Some(mut connection) = self.pool.take(&key).await {
             if let Some(passing) = passing {
                 let (departure, exit) = (passing.departure, exit_of(&connection));
@@ -324,7 +324,7 @@ impl Delivery {
         }
         let target = connection.target();
         if let Some(attempt) = trip.plan.attempts.iter().find(|attempt| attempt.target == *target) {
-            let key = key(trip.destination, trip.rule.via(), trip.plan, attempt, &trip.way);
+            let key = key(trip.destination, trip.rule, trip.plan, attempt, &trip.way);
             self.pool.put(&key, connection);
         }
     }

@@ -6,10 +6,12 @@
 //!
 //! Not here: the way to the servers and the talk with them (mta/src/delivery.rs), the list of who is not tried (feedback).
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Mutex;
 
 use postwright_core::{
-    Cause, DeliveryStatus, Diagnostic, EnhancedStatus, Envelope, Message, Outcome, Recipient,
+    Cause, DeliveryStatus, Diagnostic, Domain, EnhancedStatus, Envelope, Host, Message, Outcome, Recipient,
 };
 use postwright_queue::Entry;
 use postwright_queue::scheduler::Attempt;
@@ -100,7 +102,8 @@ async fn hand_over(
     };
     let rule = dispatch::rule_of(system, attempt)?;
     // What goes to a mail store has arrived: it is charged to no limit of what leaves.
-    let pacing = pacing(system, attempt, entry.size).filter(|_| !rule.via().is_local());
+    let named = domain_of(&attempt.lane.host);
+    let pacing = pacing(system, attempt, named.as_deref(), entry.size).filter(|_| !rule.via().is_local());
     let delivery = system.delivery.deliver(&attempt.lane.host, &rule, envelope, body, pacing.as_ref());
     let ended = tokio::time::timeout(left, delivery).await;
     if let (Some(feedback), Some(pacing)) = (&system.feedback, &pacing)
@@ -135,9 +138,26 @@ fn assume_delivered(status: &mut DeliveryStatus) {
     }
 }
 
+/// The domain that a host counts as: an address literal is one of its own, such as `192.0.2.1` or `2001-db8-0-0-0-0-0-1`.
+fn domain_of(host: &Host) -> Option<Cow<'_, Domain>> {
+    match host {
+        Host::Domain(domain) => Some(Cow::Borrowed(domain)),
+        Host::Literal(IpAddr::V4(ip)) => ip.to_string().parse().ok().map(Cow::Owned),
+        Host::Literal(IpAddr::V6(ip)) => {
+            let parts = ip.segments().map(|part| format!("{part:x}"));
+            parts.join("-").parse().ok().map(Cow::Owned)
+        }
+    }
+}
+
 /// The pace of an attempt, if the system keeps one.
-fn pacing<'a>(system: &'a System, attempt: &'a Attempt, octets: u64) -> Option<Pacing<'a>> {
-    let (pace, domain) = (system.pace.as_deref()?, attempt.lane.host.domain()?);
+fn pacing<'a>(
+    system: &'a System,
+    attempt: &'a Attempt,
+    domain: Option<&'a Domain>,
+    octets: u64,
+) -> Option<Pacing<'a>> {
+    let (pace, domain) = (system.pace.as_deref()?, domain?);
     let (tenant, stream) = (&*attempt.lane.tenant, &*attempt.lane.stream);
     let site = attempt.site.as_ref().map_or(domain.as_str(), |site| &*site.name);
     let so_far = Mutex::new(SoFar::default());

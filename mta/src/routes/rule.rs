@@ -119,6 +119,11 @@ impl RouteRule {
         self.account.as_ref()
     }
 
+    /// Its name, if it is a site of its own: then nobody else's mail goes by its connections.
+    pub(crate) fn own_site(&self) -> Option<Arc<str>> {
+        self.named.then(|| self.label.clone())
+    }
+
     /// The site that its mail goes to, unless DNS decides: its name if it has one, else that of the host.
     pub fn site(&self) -> Option<String> {
         match (&self.via, self.named) {

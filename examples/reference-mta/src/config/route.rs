@@ -228,6 +228,11 @@ impl RouteTo {
                     .to_owned(),
             );
         }
+        if self.is_limited() && self.lmtp.is_some() {
+            return Err(
+                "a mail store is limited by delivery.connections_per_site; leave the limits out".to_owned()
+            );
+        }
         if self.connections == Some(0) || self.messages_per_connection == Some(0) {
             return Err("a limit of 0 lets nothing through; the least is 1".to_owned());
         }
