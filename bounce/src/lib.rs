@@ -12,6 +12,8 @@
 //! assert_eq!((verdict.permanence, verdict.hard), (Permanence::Permanent, false));
 //! ```
 //!
+//! # Standards
+//!
 //! | what | where | standards | test |
 //! |---|---|---|---|
 //! | composing notifications | [`dsn`] | RFC 3461, 3464, 3834, 6522, 6533, 8689 | `tests/compose.rs` |
@@ -23,7 +25,18 @@
 //! | suppression, rates | [`suppress`], [`rates`] | - | in the modules |
 //! | loop guard | [`received_count`] | RFC 5321 6.3 | in the module |
 //!
-//! Everything is bounded by [`Limits`], which names each number. What is not here: storage on disk and the pipeline (mta), the queue,
+//! # Limits
+//!
+//! | what | default | where |
+//! |---|---|---|
+//! | of an original that a notification returns; recipients in it; a diagnostic | 64 KiB; 1,000; 4 KiB | [`Limits::returned`] and next, RFC 3461 4.3 |
+//! | of a mail that is read; depth and number of its parts | 4 MiB; 16; 200 | [`Limits::mail`], [`Limits::depth`], [`Limits::parts`], RFC 2046 5.1 |
+//! | header fields; octets of one | 500; 8 KiB | [`Limits::fields`], [`Limits::field`] |
+//! | recipients of one report; text searched; one refusal | 1,000; 256 KiB; 2 KiB | [`Limits::reports`], [`Limits::text`], [`Limits::refusal`] |
+//! | `Received` fields before it is a loop | 50 | [`Limits::received`], RFC 5321 6.3 |
+//! | rules; their file | | [`classify::RULES_MAX`], [`classify::FILE_MAX`] |
+//!
+//! `tests/hostile.rs` holds them. What is not here: storage on disk and the pipeline (mta), the queue,
 //! any network or clock.
 
 pub mod arf;

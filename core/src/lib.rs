@@ -26,6 +26,28 @@
 //! ```
 //!
 //! What is not here: no parsing beyond a type's own `FromStr`, no input or output, no global state.
+//!
+//! # Limits
+//!
+//! | what | number | where |
+//! |---|---|---|
+//! | local part; domain; label; mailbox | 64; 255; 63; 254 octets | [`address`], RFC 5321 4.5.3.1, RFC 1035 2.3.4 |
+//! | text of a reply's line | 506 octets | [`reply::REPLY_TEXT_MAX`], RFC 5321 4.5.3.1.5 |
+//! | line of a field | 998 octets | [`message::LINE_MAX`], RFC 5322 2.1.1 |
+//! | chunk of a message; all bodies in memory | 64 KiB; what you say | [`message::CHUNK_MAX`], [`Budget`] |
+//! | look-up: time, tries, at once, records, cached | 30 s, 2, 128, 256, 8,192 | `HickoryConfig`, feature `hickory` |
+//! | how fast a clock is followed that was set | 1 s a minute | [`time`] |
+//!
+//! # Standards
+//!
+//! | standard | test |
+//! |---|---|
+//! | RFC 5321 4.1.2, 4.5.3.1 (addresses) | `keeps_the_local_part_to_the_letter`, `refuses_what_is_not_an_address`, `octet_limits_are_exact` |
+//! | RFC 5321 4.2, RFC 2034 (replies) | `text_cannot_break_out`, `status_takes_the_class_of_the_code` |
+//! | RFC 3463 2 (enhanced status codes) | `enhanced_status_is_parsed_strictly` |
+//! | RFC 5322 2.2, 3.3; RFC 3339 5.8 (fields, dates) | `fields_cannot_break_the_header`, `dates_are_printed_as_the_rfcs_print_them` |
+//! | RFC 1035, 2308, 4592, 3596 (zones in memory) | `tests/zone.rs` |
+//! | RFC 4035, 7766 (DNS over the network) | `tests/hickory.rs` |
 
 pub mod address;
 pub mod dns;

@@ -36,6 +36,31 @@
 //! notification that is as durable as the message was; [`Event`] tells of all of it.
 //!
 //! Not here: sockets and TLS for the server (smtp-server), a configuration file (the reference MTA).
+//!
+//! # Limits
+//!
+//! | what | default | where |
+//! |---|---|---|
+//! | messages in the queue, then 452 4.3.1 | 1,000,000 | [`Settings::queued`] |
+//! | attempts at a time; to one site | 200; 10 | [`Settings::connections`], [`Settings::connections_per_site`] |
+//! | octets of bodies on their way out | 256 MiB | [`Settings::bodies`] |
+//! | how long a message is tried; told of a delay after | 5 days; 4 h | [`Settings::lifetime`], [`Settings::warn_after`], RFC 5321 4.5.4.1 |
+//! | `Received` fields, then 554 5.4.6 | 50 | [`Settings::hops`], RFC 5321 6.3 |
+//! | notifications to one sender in an hour | 100 | [`Settings::notifications_per_hour`] |
+//! | running attempts when told to stop | 5 s | [`Settings::drain_timeout`] |
+//! | each conversation, each engine | | the crate's own front page |
+//!
+//! # Standards
+//!
+//! | standard | test |
+//! |---|---|
+//! | RFC 5321 6.1, 4.5.4 (taken mail is delivered or its sender told) | `tests/delivery.rs` |
+//! | RFC 3461, 3464 (notifications, in the commit that ends the message) | `tests/delivery.rs`, `tests/feedback.rs` |
+//! | RFC 8461 (MTA-STS over HTTPS) | `tests/https.rs` |
+//! | RFC 8460 (TLS reports) | `tests/tls_reports.rs` |
+//! | RFC 9990 (DMARC reports) | `tests/reports.rs` |
+//! | RFC 9266, RFC 5929 (channel binding, both ends) | `tests/channel_binding.rs` |
+//! | remotes that keep to nothing | `tests/remotes/main.rs`, `tests/descriptors.rs` |
 
 mod account;
 #[cfg(feature = "authentication")]

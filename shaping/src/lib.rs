@@ -60,6 +60,13 @@
 //! | a source that goes down moves only its own load | `tests/egress.rs` |
 //! | several nodes together keep to the limit, with and without their server | `tests/redis.rs` |
 //!
+//! # Standards
+//!
+//! | standard | test |
+//! |---|---|
+//! | ITU-T I.371 annex A (the generic cell rate algorithm), beside a naive twin | `tests/exactness.rs` |
+//! | RFC 5321 4.5.3.2.6 (the default length of a connection's lease) | `tests/admission.rs` |
+//!
 //! The formula is the generic cell rate algorithm (ITU-T I.371, annex A). RFC 5321 section 4.5.3.2.6 gives the
 //! default length of a connection's lease.
 //!

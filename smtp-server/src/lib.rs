@@ -37,6 +37,8 @@
 //! handler ends its own session with 421 and no other; every wait has a deadline; [`Server::serve`] comes back
 //! only when every connection's task has ended.
 //!
+//! # Limits
+//!
 //! | limit | default | where |
 //! |---|---|---|
 //! | connections in all, from one address, from one network | 1,000, 100, 400 | [`ServerConfig`] |
@@ -47,6 +49,8 @@
 //! | a handler's decision (not on a whole message) | 5 min | [`ServerConfig::decision_timeout`] |
 //! | lingering after a refusal | 1 MiB or 2 s | [`connection::LINGER_OCTETS`], [`connection::LINGER_TIME`] |
 //! | lines, sizes, time-outs of one session | | [`postwright_smtp_proto::Limits`] |
+//!
+//! # Standards
 //!
 //! | what | standard | test |
 //! |---|---|---|

@@ -72,7 +72,7 @@ impl Name {
         if self.is_root() { label.parse() } else { [label, ".", &*self.0].concat().parse() }
     }
 
-    /// The name under `in-addr.arpa` or `ip6.arpa` that holds the PTR records of an address.
+    /// The name under `in-addr.arpa` (RFC 1035 3.5) or `ip6.arpa` (RFC 3596 2.5) that holds the PTR records of an address.
     pub fn reverse(ip: IpAddr) -> Name {
         use fmt::Write;
         let mut text = String::new();

@@ -8,6 +8,7 @@
 mod check;
 mod claims;
 mod rules;
+mod standards;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,55 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The Rust sources below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Folders of the libraries, and of the program.
+fn crates() -> impl Iterator<Item = PathBuf> {
+    members().into_iter().filter(|folder| !folder.starts_with(workspace_root().join("xtask")))
+}
+
+#[test]
+fn every_rfc_that_code_names_is_listed_and_every_row_is_true() {
+    let root = workspace_root();
+    let read = |path: PathBuf| {
+        let shown = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        (shown, std::fs::read_to_string(path).unwrap())
+    };
+    let texts: Vec<_> = crates().flat_map(|folder| sources(&folder.join("src"))).map(read).collect();
+    let page = std::fs::read_to_string(root.join("docs/rfcs.md")).unwrap();
+    assert_none(&standards::faults(&root, &texts, &page));
+}
+
+#[test]
+fn every_front_page_has_its_parts() {
+    let root = workspace_root();
+    let mut faults = Vec::new();
+    for folder in crates().filter(|folder| folder.join("src/lib.rs").is_file()) {
+        let text = std::fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+        let shown = folder.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        if shown != "testkit" {
+            faults.extend(standards::front_page(&folder, &shown, &text, true));
+        }
+    }
+    assert_none(&faults);
+}
+
 /// The names and versions in a crate's dependency tree.
 fn tree(arguments: &[&str]) -> BTreeSet<String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -277,4 +327,24 @@ fn wrong_claims_are_found_out() {
     let main = "testkit/tests/architecture/main.rs";
     assert_eq!(found, [(main, "wrong_claims_are_found_out"), (main, "no_such_test"), ("a.rs", "b_c")]);
     assert_eq!(claims::faults(&workspace_root(), "page", page).len(), 2);
+}
+
+#[test]
+fn wrong_standards_are_found_out() {
+    let named = |text: &str| standards::named(text).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        named("RFC 5321 4.5.3 and RFC 1870, 6152 and 6531; RFCs 2045\n/// and 2046, RFC 14"),
+        "1870 2045 2046 5321 6152 6531"
+    );
+    let root = workspace_root();
+    let source = ("core/src/time.rs".to_owned(), "/// RFC 3339 and RFC 9999.".to_owned());
+    let page = "| RFC | section | subject | file | test |\n|---|---|---|---|---|\n\
+        | 3339 | 5.8 | time | core/src/time.rs, gone.rs | `dates_are_printed_as_the_rfcs_print_them`, `no_such_test` |\n\
+        | 1234 | 1 | x | core/src/time.rs | `dates_are_printed_as_the_rfcs_print_them` |\n";
+    let faults = standards::faults(&root, &[source], page);
+    assert_eq!(faults.len(), 4, "{faults:?}");
+    let bare = standards::front_page(&root.join("core"), "core", "//! What it is.\n", true);
+    assert_eq!(bare.len(), 4, "{bare:?}");
+    let page = "//! It is not y.\n//! ```\n//! ```\n//! # Limits\n//! # Standards\n//! | x | `tests/gone.rs` (`no_such_test`) |\n";
+    assert_eq!(standards::front_page(&root.join("core"), "core", page, true).len(), 2);
 }
