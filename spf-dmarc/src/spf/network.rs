@@ -280,4 +280,16 @@ mod tests {
             assert_eq!(prefix(text.as_bytes(), 128), Err(TermError::Prefix), "{text:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_as_the_standard_library_reads_it(
+            v4 in "[0-9]{1,3}([.][0-9]{0,3}){2,4}", v6 in "[0-9a-fA-F]{0,4}(::?[0-9a-fA-F]{0,5}){1,8}", odd in "[0-9a-f:.]{0,12}",
+        ) {
+            for text in [&v4, &v6, &odd] {
+                assert_eq!(read_ip4(text).ok(), text.parse().ok().map(|ip| (ip, 32)), "{text}");
+                assert_eq!(read_ip6(text).ok(), text.parse().ok().map(|ip| (ip, 128)), "{text}");
+            }
+        }
+    }
 }

@@ -270,4 +270,33 @@ mod tests {
             ]
         );
     }
+
+    proptest::proptest! {
+        /// Networks are read without looking for their end first: the twin reads each word by itself.
+        #[test]
+        fn a_record_is_the_sum_of_its_words(
+            words in proptest::collection::vec(
+                "[+?~-]?[iI][pP][46]:[0-9a-fA-F:./]{0,20}|ip4:[0-9]{1,3}([.][0-9]{1,3}){3}(/[0-9]{0,3})?\
+                 |ip6:[0-9a-f]{0,4}(:[0-9a-f]{0,5}){1,8}(/[0-9]{0,3})?|-all|ALL|a:x[.]example/24|include:%[{]d[}]|mx", 0..6),
+            blanks in " {1,3}",
+        ) {
+            let text = format!("v=spf1{blanks}{}", words.join(&blanks));
+            let wrong = words.iter().find(|word| !word.is_empty() && read_term(word).is_err());
+            let expected: Vec<_> = words.iter().filter_map(|word| match read_term(word) {
+                Ok(TermKind::Directive(qualifier, mechanism)) => Some((word.as_str(), qualifier, mechanism.map(Spec::new))),
+                _ => None,
+            }).collect();
+            match Record::parse(text.clone()) {
+                Err(error) => assert_eq!(Some(&error.term), wrong, "{text}"),
+                Ok(record) => {
+                    assert_eq!(wrong, None, "{text}");
+                    let found = record.directives().iter();
+                    let found: Vec<_> =
+                        found.map(|d| (record.word(&d.place), d.qualifier, d.mechanism.clone())).collect();
+                    assert_eq!(found, expected, "{text}");
+                    assert_eq!(record.terms().count(), expected.len());
+                }
+            }
+        }
+    }
 }
