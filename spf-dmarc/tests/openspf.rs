@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod common;
+#[path = "common/ways.rs"]
+mod ways;
 
 use common::now;
 use postwright_core::{DnsError, MemoryZone, Name, Record, RecordKind};
-use postwright_spf_dmarc::spf::{SpfQuery, Verdict, check};
+use postwright_spf_dmarc::spf::{Memory, SpfQuery, Verdict, check};
 use postwright_testkit::{skip, suites};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use ways::same_untraced_and_remembered;
 
 /// The suite writes octets as characters below 256.
 fn octets(text: &str) -> Vec<u8> {
@@ -94,6 +97,7 @@ fn record(kind: &str, value: &Yaml<'_>) -> Record {
 /// Runs one suite; returns how many cases it has and what was wrong.
 fn run(yaml: &str) -> (usize, Vec<String>) {
     let (mut count, mut wrong) = (0, Vec::new());
+    let memory = Memory::new(8);
     for scenario in Yaml::load_from_str(yaml).unwrap() {
         let Some(tests) = get(&scenario, "tests") else { continue };
         let zone = zone(get(&scenario, "zonedata").unwrap());
@@ -103,8 +107,9 @@ fn run(yaml: &str) -> (usize, Vec<String>) {
             let field = |key: &str| get(test, key).map(text).unwrap_or_default();
             let (helo, sender) = (field("helo"), field("mailfrom"));
             let query = SpfQuery::mail_from(field("host").parse().unwrap(), &helo, &sender);
-            let query = query.receiver("unknown").traced();
-            let result = now(check(&query, &zone));
+            let query = query.receiver("unknown");
+            let result = now(check(&query.clone().traced(), &zone));
+            same_untraced_and_remembered(&query, &zone, &memory, &result);
             let expected = get(test, "result").unwrap();
             let expected =
                 expected.as_vec().map_or_else(|| vec![text(expected)], |l| l.iter().map(text).collect());

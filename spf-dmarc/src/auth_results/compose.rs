@@ -26,24 +26,22 @@ pub(super) fn value(results: &AuthResults) -> String {
     if results.results.is_empty() {
         out.push_str("; none");
     }
-    let mut word = String::with_capacity(128);
     for result in &results.results {
         out.push_str(";\r\n\t");
         let mut line = 8;
         for i in 0.. {
-            word.clear();
-            if !write_word(result, i, &mut word) {
+            let start = out.len();
+            if !write_word(result, i, &mut out) {
                 break;
             }
-            let len = word.chars().count();
+            let len = out.get(start..).unwrap_or("").chars().count();
             if i > 0 && line + 1 + len > FOLD_AT {
-                out.push_str("\r\n\t ");
+                out.insert_str(start, "\r\n\t ");
                 line = 9;
             } else if i > 0 {
-                out.push(' ');
+                out.insert(start, ' ');
                 line += 1;
             }
-            out.push_str(&word);
             line += len;
         }
     }

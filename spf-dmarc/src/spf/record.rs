@@ -77,17 +77,18 @@ pub(super) fn name(text: &str) -> Option<Name> {
     text.parse().ok()
 }
 
-const VERSION: &[u8] = b"v=spf1";
+/// Octets of `v=spf1`.
+const VERSION: usize = 6;
 
 impl Record {
     /// Whether the octets of a TXT record claim to be an SPF record: `v=spf1` and then a blank or nothing
     /// (RFC 7208 4.5).
     pub fn is_claimed_by(text: &[u8]) -> bool {
-        match text.split_at_checked(VERSION.len()) {
-            Some((version, rest)) => {
-                version.eq_ignore_ascii_case(VERSION) && rest.first().is_none_or(|b| *b == b' ')
+        match text {
+            [b'v' | b'V', b'=', b's' | b'S', b'p' | b'P', b'f' | b'F', b'1', rest @ ..] => {
+                matches!(rest, [] | [b' ', ..])
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -104,10 +105,10 @@ impl Record {
             let term = octets.get(start..).and_then(|rest| rest.split(|b| *b == b' ').next());
             self::error(&String::from_utf8_lossy(term.unwrap_or_default()), TermError::NotAscii)
         })?;
-        // A network, its blank included, is seldom shorter.
-        let directives = Vec::with_capacity(text.len() / 16);
+        // A network, its blank included, is seldom shorter; `all` and one more are.
+        let directives = Vec::with_capacity(text.len() / 16 + 2);
         let mut record = Record { text: String::new(), directives, explanation: None, redirect: None };
-        let mut rest = text.get(VERSION.len()..).unwrap_or("").as_bytes();
+        let mut rest = text.get(VERSION..).unwrap_or("").as_bytes();
         while let Some((first, more)) = rest.split_first() {
             if *first == b' ' {
                 rest = more;
@@ -153,7 +154,7 @@ impl Record {
 
     /// The terms from left to right.
     pub fn terms(&self) -> Terms<'_> {
-        Terms { rest: self.text.get(VERSION.len()..).unwrap_or("") }
+        Terms { rest: self.text.get(VERSION..).unwrap_or("") }
     }
 
     pub(super) fn directives(&self) -> &[Directive] {
