@@ -13,11 +13,13 @@ use super::{Record, RecordError};
 
 /// Longest record that is kept, in octets.
 const TEXT_MAX: usize = 4096;
+/// Most directives of a record that is kept: what is read of one may take more room than its text.
+const DIRECTIVES_MAX: usize = 256;
 
 /// A fixed number of records, each in the slot that its domain's name falls into; whoever comes later stays.
 ///
-/// To be shared by all checks, see [`SpfQuery::memory`](super::SpfQuery::memory). A slot costs up to 20 KiB if the
-/// longest records that are kept (4096 octets) fill it, and 2 KiB as records are.
+/// To be shared by all checks, see [`SpfQuery::memory`](super::SpfQuery::memory). A slot costs up to 32 KiB if the
+/// largest record that is kept (4096 octets, 256 directives) fills it, and 2 KiB as records are.
 #[derive(Debug)]
 pub struct Memory {
     slots: Box<[Mutex<Option<Arc<Record>>>]>,
@@ -35,8 +37,11 @@ impl Memory {
         if let Some(record) = kept.filter(|record| record.as_str().as_bytes() == text) {
             return Ok(record);
         }
-        let record = Arc::new(Record::parse(text)?);
-        if let Some(mut slot) = self.slot(domain).filter(|_| text.len() <= TEXT_MAX) {
+        let mut record = Record::parse(text)?;
+        record.shrink();
+        let record = Arc::new(record);
+        let small = text.len() <= TEXT_MAX && record.directives().len() <= DIRECTIVES_MAX;
+        if let Some(mut slot) = self.slot(domain).filter(|_| small) {
             *slot = Some(Arc::clone(&record));
         }
         Ok(record)
@@ -55,6 +60,7 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Directive;
     use super::*;
 
     #[test]
@@ -71,11 +77,23 @@ mod tests {
     }
 
     #[test]
-    fn long_records_are_not_kept() {
-        let (memory, name) = (Memory::new(1), "example.org".parse().unwrap());
-        let text = format!("v=spf1 {}-all", "ip4:192.0.2.1 ".repeat(300)).into_bytes();
-        assert!(text.len() > TEXT_MAX);
-        let first = memory.read(&name, &text).unwrap();
-        assert!(!Arc::ptr_eq(&first, &memory.read(&name, &text).unwrap()));
+    fn large_records_are_not_kept() {
+        let name = "example.org".parse().unwrap();
+        let is_kept = |terms: String| {
+            let (memory, text) = (Memory::new(1), format!("v=spf1 {terms}-all").into_bytes());
+            let first = memory.read(&name, &text).unwrap();
+            (text.len(), Arc::ptr_eq(&first, &memory.read(&name, &text).unwrap()))
+        };
+        assert_eq!(is_kept("ip4:192.0.2.10 ".repeat(255)), (7 + 255 * 15 + 4, true));
+        assert_eq!(is_kept("ip4:192.0.2.10 ".repeat(256)), (7 + 256 * 15 + 4, false), "too many directives");
+        assert_eq!(is_kept("a ".repeat(2000)), (7 + 4000 + 4, false), "short ones, too");
+        assert!(!is_kept("ip6:2001:db8:1111:2222:3333:4444:5555:6666 ".repeat(100)).1, "too long");
+    }
+
+    /// What [`Memory`] says of its size.
+    #[test]
+    fn a_slot_has_its_size() {
+        let names = DIRECTIVES_MAX * 48;
+        assert!(TEXT_MAX + DIRECTIVES_MAX * size_of::<Directive>() + names <= 32 << 10);
     }
 }

@@ -157,6 +157,11 @@ impl Record {
         Terms { rest: self.text.get(VERSION..).unwrap_or("") }
     }
 
+    /// Gives back the room that reading left over.
+    pub(super) fn shrink(&mut self) {
+        self.directives.shrink_to_fit();
+    }
+
     pub(super) fn directives(&self) -> &[Directive] {
         &self.directives
     }
