@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use postwright_core::{
-    Cause, DeliveryStatus, DnsError, Domain, EnhancedStatus, Host, Phase, Resolver, Timestamp,
+    Cause, DeliveryStatus, DnsError, Domain, EnhancedStatus, Host, Name, Phase, Resolver, Timestamp,
 };
 use postwright_smtp_proto::client::{Config, StartTls};
 
@@ -262,16 +262,17 @@ fn required_by_message(facts: &Facts<'_>) -> Result<Decision, Obstacle> {
     Ok(Decision::new(StartTls::Required, demand, Source::RequireTls, "the message says REQUIRETLS"))
 }
 
-/// RFC 7672 3.2.2: the base domain, the host's own name, and the domain that the mail goes to.
+/// RFC 7672 3.2.2: the base domain, the host's own name, the domain that the mail goes to, and the name behind its aliases.
 fn dane_names(facts: &Facts<'_>, base: &str) -> Vec<Box<str>> {
     let mut names: Vec<Box<str>> = vec![base.into()];
     let own = match &facts.host.name {
         Host::Domain(domain) => Some(domain),
         Host::Literal(_) => None,
     };
-    for name in own.into_iter().chain([facts.domain]) {
-        if !names.iter().any(|known| **known == *name.as_str()) {
-            names.push(name.as_str().into());
+    let expanded = facts.host.expanded.as_ref().map(Name::as_str);
+    for name in own.into_iter().chain([facts.domain]).map(Domain::as_str).chain(expanded) {
+        if !names.iter().any(|known| **known == *name) {
+            names.push(name.into());
         }
     }
     names

@@ -71,6 +71,9 @@ pub struct MailHost {
     pub name: Host,
     /// The name behind the host's aliases; `None` for a literal. DANE looks here first (RFC 7672 2.2.2).
     pub canonical: Option<Name>,
+    /// The name behind the aliases of the recipients' domain, if it has any. Under DANE-TA a certificate may be for it
+    /// (RFC 7672 3.2.2).
+    pub expanded: Option<Name>,
     /// Where to connect to, in order; never empty.
     pub addresses: Vec<IpAddr>,
     /// Whether DNSSEC vouches for the MX answer that named this host, or for the absence of one; true if an operator
@@ -167,7 +170,8 @@ fn literal(ip: IpAddr, rules: &Rules) -> Route {
     }
     let name = Host::Literal(ip);
     let addresses = vec![ip];
-    Route::Hosts(vec![MailHost { name, canonical: None, addresses, mx_secure: false, address_secure: false }])
+    let (canonical, expanded, mx_secure, address_secure) = (None, None, false, false);
+    Route::Hosts(vec![MailHost { name, canonical, expanded, addresses, mx_secure, address_secure }])
 }
 
 async fn of_domain(domain: &Domain, resolver: &dyn Resolver, entropy: &dyn Entropy, rules: &Rules) -> Route {
@@ -177,7 +181,8 @@ async fn of_domain(domain: &Domain, resolver: &dyn Resolver, entropy: &dyn Entro
         Ok(answer) => answer,
         Err(error) => return Route::Deferred(error),
     };
-    match answer.found {
+    let expanded = Some(answer.canonical).filter(|canonical| *canonical != name);
+    let route = match answer.found {
         Found::NoName => Route::NoDomain,
         Found::NoData => planner.hosts(vec![(0, name)], answer.secure, Route::NoDomain).await,
         Found::Records(records) => {
@@ -193,6 +198,13 @@ async fn of_domain(domain: &Domain, resolver: &dyn Resolver, entropy: &dyn Entro
             exchanges.truncate(rules.records);
             planner.hosts(exchanges, answer.secure, Route::NoHost).await
         }
+    };
+    match route {
+        Route::Hosts(mut hosts) => {
+            hosts.iter_mut().for_each(|host| host.expanded.clone_from(&expanded));
+            Route::Hosts(hosts)
+        }
+        nowhere => nowhere,
     }
 }
 
@@ -281,7 +293,8 @@ impl Planner<'_> {
         addresses.truncate(self.rules.addresses.max(1));
         let canonical =
             answers.iter().find(|answer| !answer.records().is_empty()).map(|answer| answer.canonical.clone());
-        Lookup::Host(MailHost { name: domain.into(), canonical, addresses, mx_secure, address_secure })
+        let name = domain.into();
+        Lookup::Host(MailHost { name, canonical, expanded: None, addresses, mx_secure, address_secure })
     }
 
     /// Asks for addresses of one family, unless only the other one (`other`) is wanted.

@@ -32,7 +32,7 @@ impl SiteName {
     /// ```
     /// # use postwright_smtp_client::{MailHost, site::{SiteName, Rule}};
     /// # let host = |name: &str| MailHost { name: name.parse().unwrap(), canonical: None,
-    /// #     addresses: Vec::new(), mx_secure: false, address_secure: false };
+    /// #     expanded: None, addresses: Vec::new(), mx_secure: false, address_secure: false };
     /// let hosts = [host("mx2.mail.example"), host("mx1.mail.example")];
     /// assert_eq!(SiteName::of(&hosts, &[]).as_str(), "(mx1|mx2).mail.example");
     /// let rule = Rule { suffix: "mail.example".parse()?, name: "bigmail".into() };
@@ -117,6 +117,7 @@ mod tests {
         let host = |name: &&str| MailHost {
             name: name.parse().unwrap(),
             canonical: None,
+            expanded: None,
             addresses: Vec::new(),
             mx_secure: false,
             address_secure: false,

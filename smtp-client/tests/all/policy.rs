@@ -1,10 +1,10 @@
 //! The TLS decision as a pure function, and how the faults of a handshake are told apart. Whole deliveries are in
 //! table.rs.
 
-use postwright_core::{DnsError, Domain, Outcome, Timestamp};
+use postwright_core::{DnsError, Domain, MemoryZone, Outcome, SeededEntropy, Timestamp};
 use postwright_smtp_client::dane::{Lookup, Matching, Selector, Tlsa, Usage};
-use postwright_smtp_client::policy::{Facts, Level, Obstacle, decide};
-use postwright_smtp_client::route::MailHost;
+use postwright_smtp_client::policy::{Facts, Level, Obstacle, Wishes, attempts, decide};
+use postwright_smtp_client::route::{MailHost, Route, Rules, plan};
 use postwright_smtp_client::sts::{Found, Policy};
 use postwright_smtp_client::{Demand, Target, TlsFault};
 use postwright_smtp_proto::client::{Config, StartTls};
@@ -15,6 +15,7 @@ fn host(mx_secure: bool) -> MailHost {
     MailHost {
         name: "mx0.x.example".parse().unwrap(),
         canonical: None,
+        expanded: None,
         addresses: vec!["192.0.2.1".parse().unwrap()],
         mx_secure,
         address_secure: mx_secure,
@@ -185,4 +186,21 @@ async fn another_host_is_asked_for_an_extension_that_the_first_one_lacks() {
         assert_eq!((shown(&report), scripts.left()), (vec![expected.to_owned()], 0));
         assert_eq!(scripts.log().len(), bodies, "{:?}", scripts.log());
     }
+}
+
+#[tokio::test]
+async fn under_dane_a_certificate_may_be_for_any_name_on_the_way() {
+    // RFC 7672 3.2.2: the TLSA base domain, the host's own name, and the domain before and behind its aliases.
+    let zone = "$SECURE example.\nx.example. CNAME y.example.\ny.example. MX 10 mx.example.\n\
+                mx.example. CNAME host.example.\nhost.example. A 192.0.2.1\n\
+                _25._tcp.host.example. TLSA 2 0 1 0000000000000000000000000000000000000000000000000000000000000000\n";
+    let zone = MemoryZone::parse(zone).unwrap();
+    let domain: Domain = "x.example".parse().unwrap();
+    let route = plan(&domain.clone().into(), &zone, &SeededEntropy::new(1), &Rules::default()).await;
+    let Route::Hosts(hosts) = route else { panic!("{route:?}") };
+    let (attempts, _) =
+        attempts(&domain, &hosts, 25, Wishes::default(), &options(), &Found::None, &zone).await;
+    let Demand::Dane { names, .. } = &attempts[0].decision.demand else { panic!("{attempts:?}") };
+    let names: Vec<&str> = names.iter().map(|name| name.trim_end_matches('.')).collect();
+    assert_eq!(names, ["host.example", "mx.example", "x.example", "y.example"]);
 }

@@ -159,6 +159,7 @@ fn site(domain: &Domain, hosts: &[Domain]) -> Site {
     let host = |name: &Domain| MailHost {
         name: Host::Domain(name.clone()),
         canonical: None,
+        expanded: None,
         addresses: Vec::new(),
         mx_secure: false,
         address_secure: false,
