@@ -42,7 +42,7 @@
 //! | ask why | [`Later::because`], [`Shaper::explain`], [`Shaper::events`] and [`Shaper::undo`] | |
 //! | keep counts | [`MemoryTokenStore`] with [`Checkpoint`]s; a server for many nodes | `redis` for the server |
 //!
-//! # What holds
+//! # Standards, and what holds
 //!
 //! | property | test |
 //! |---|---|
@@ -70,7 +70,7 @@
 //! The formula is the generic cell rate algorithm (ITU-T I.371, annex A). RFC 5321 section 4.5.3.2.6 gives the
 //! default length of a connection's lease.
 //!
-//! # Limits of its own
+//! # Limits
 //!
 //! | name | value | meaning |
 //! |---|---|---|

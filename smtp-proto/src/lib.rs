@@ -49,7 +49,9 @@
 //! - What was said in clear is forgotten by STARTTLS, and nothing that follows it in clear is acted on.
 //! - Nothing is held beyond [`Limits`]; a message is handed on in pieces and never collected here.
 //!
-//! # Limits of a server session
+//! # Limits
+//!
+//! Those of a server's session; a client's are in [`client::Limits`].
 //!
 //! | what | default | field |
 //! |---|---|---|
@@ -61,7 +63,9 @@
 //! | wait for a command, for data, for a write | 5, 3, 5 min | [`Limits::command_timeout`] and next |
 //! | slowest message; longest session | 500 octets/s; 2 h | [`Limits::min_data_rate`], [`Limits::session_timeout`] |
 //!
-//! # Standards of the server's side, with their tests
+//! # Standards
+//!
+//! The server's side, with its tests.
 //!
 //! | standard | what | test |
 //! |---|---|---|

@@ -54,9 +54,9 @@
 //! |---|---|
 //! | RFC 7208 as a whole | `tests/openspf.rs`: the OpenSPF suite, 203 of 203; `tests/differential.rs`: pyspf over 3,000 zones |
 //! | RFC 7208 4.6.4 (budgets) | `tests/hostile.rs` |
-//! | RFC 7208 7.4 (macros) | `spf/macros.rs` |
+//! | RFC 7208 7.4 (macros) | `src/spf/macros.rs` |
 //! | RFC 7208 9.1 (`Received-SPF`) | `tests/auth_results.rs` |
-//! | RFC 9989 4.7, 4.8 (records) | `dmarc/record.rs` |
+//! | RFC 9989 4.7, 4.8 (records) | `src/dmarc/record.rs` |
 //! | RFC 9989 4.10 (tree walk, policy, alignment) | `tests/dmarc.rs`; `tests/dmarc_differential.rs`: checkdmarc and a naive twin |
 //! | RFC 7489 (`pct`, public suffix list) | `tests/dmarc.rs`, with the list's own tests; `tests/dmarc_differential.rs`: authheaders |
 //! | RFC 8601 (appendix B) | `tests/auth_results.rs`, with Python's authres |

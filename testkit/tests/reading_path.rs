@@ -97,6 +97,9 @@ impl House {
         if page.ends_with("docs/faults.md") && SHORT.iter().filter_map(long).any(|file| file.exists()) {
             return true;
         }
+        if let Some(own) = page.to_str().and_then(|page| page.strip_suffix("src/lib.rs")) {
+            return self.root.join(own).join(path).exists() || self.root.join(path).exists();
+        }
         let places = [self.root.clone(), self.root.join(beside)];
         places.iter().chain(&self.crates).any(|place| place.join(path).exists())
     }
@@ -224,6 +227,25 @@ fn what_the_pages_name_is_there() {
         pages += 1;
     }
     assert!(pages > 20, "the pages were not found");
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn what_the_front_pages_name_is_there() {
+    let house = House::open();
+    let mut faults = Vec::new();
+    let mut pages = 0;
+    for folder in &house.crates {
+        let Ok(text) = std::fs::read_to_string(folder.join("src/lib.rs")) else { continue };
+        let page = text.lines().map_while(|line| line.strip_prefix("//!"));
+        let page: Vec<&str> = page.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+        let shown = folder.strip_prefix(&house.root).unwrap().join("src/lib.rs");
+        // rustdoc follows the links.
+        let found = house.faults(&shown.to_string_lossy(), &page.join("\n"));
+        faults.extend(found.into_iter().filter(|fault| !fault.contains("leads nowhere")));
+        pages += 1;
+    }
+    assert!(pages >= 10, "the front pages were not found");
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
