@@ -86,17 +86,25 @@ fn clippy() -> Outcome {
     shown(&mut clippy)
 }
 
-/// Each library by itself without its default features: a build of the whole workspace lends a crate the features
-/// that its neighbours ask for.
+/// Each library by itself, without its features and with each of them alone: a build of the whole workspace lends a crate
+/// the features that its neighbours ask for. And the engines' tests without features.
 fn alone() -> Outcome {
     let mut broken = Vec::new();
-    for package in packages()? {
-        let mut check = cargo();
-        check
-            .args(["check", "--quiet", "--lib", "--no-default-features", "-p", &package])
-            .env("RUSTFLAGS", "");
-        if let Err(error) = shown(&mut check) {
-            broken.push(error);
+    for (package, features) in packages()? {
+        for feature in std::iter::once("").chain(features.iter().map(String::as_str)) {
+            let mut check = cargo();
+            check.args(["check", "--quiet", "--lib", "--no-default-features", "-p", &package]);
+            check.args(["--features", feature]).env("RUSTFLAGS", "");
+            broken.extend(shown(&mut check).err());
+        }
+    }
+    for engine in ["core", "smtp-proto", "dkim", "spf-dmarc", "queue", "shaping", "bounce"] {
+        // Cryptography is not optional for those who sign; with one library or the other they have steps of their own.
+        if engine != "dkim" {
+            let package = format!("postwright-{engine}");
+            let mut test = cargo();
+            test.args(["test", "--quiet", "--no-default-features", "--lib", "--tests", "-p", &package]);
+            broken.extend(shown(&mut test).err());
         }
     }
     if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
@@ -108,8 +116,8 @@ fn aws_lc() -> Outcome {
     shown(cargo().args(["test", "--quiet", "-p", "postwright-dkim", "--tests", "--lib"]).args(features))
 }
 
-/// The workspace's packages that have a library.
-fn packages() -> Result<Vec<String>, String> {
+/// The workspace's packages that have a library, each with its features.
+fn packages() -> Result<Vec<(String, Vec<String>)>, String> {
     let text = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: Value = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
     let has_library = |package: &&Value| {
@@ -117,7 +125,13 @@ fn packages() -> Result<Vec<String>, String> {
         targets.flat_map(|target| target["kind"].as_array().into_iter().flatten()).any(|kind| kind == "lib")
     };
     let packages = metadata["packages"].as_array().into_iter().flatten().filter(has_library);
-    Ok(packages.filter_map(|package| package["name"].as_str()).map(str::to_owned).collect())
+    let features = |package: &Value| {
+        let features = package["features"].as_object().into_iter().flatten().map(|(name, _)| name.clone());
+        features.filter(|name| name != "default").collect()
+    };
+    Ok(packages
+        .filter_map(|package| Some((package["name"].as_str()?.to_owned(), features(package))))
+        .collect())
 }
 
 fn doc() -> Outcome {

@@ -21,3 +21,4 @@ mod table;
 mod timed;
 #[cfg(feature = "tls-reports")]
 mod tlsrpt;
+mod trust;

@@ -7,6 +7,7 @@
 
 mod check;
 mod claims;
+mod page;
 mod rules;
 mod standards;
 
@@ -80,7 +81,7 @@ fn every_source_file_is_short_and_says_what_it_is() {
 fn every_test_that_a_page_names_exists() {
     let root = workspace_root();
     let mut faults = Vec::new();
-    for (shown, at_least) in [("SECURITY.md", 80), ("docs/faults.md", 200)] {
+    for (shown, at_least) in [("SECURITY.md", 80), ("docs/faults.md", 200), ("docs/dependencies.md", 30)] {
         let page = std::fs::read_to_string(root.join(shown)).unwrap();
         assert!(
             claims::claims(&page).len() >= at_least,
@@ -96,6 +97,38 @@ fn every_test_that_a_page_names_exists() {
     let bare = rows.filter(|row| claims::claims(row).is_empty());
     faults.extend(bare.map(|row| format!("SECURITY.md: no test stands for {row:?}")));
     assert_none(&faults);
+}
+
+/// Each member's folder and manifest.
+fn manifests() -> Vec<page::Member> {
+    let root = workspace_root();
+    let read = |folder: PathBuf| {
+        let text = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        (folder.strip_prefix(&root).unwrap().to_string_lossy().into_owned(), text.parse().unwrap())
+    };
+    members().into_iter().map(read).collect()
+}
+
+#[test]
+fn every_feature_has_a_test_and_every_dependency_a_reason() {
+    let page = std::fs::read_to_string(workspace_root().join("docs/dependencies.md")).unwrap();
+    assert_none(&page::faults(&page, &manifests()));
+}
+
+/// What the workspace names once is used by somebody.
+#[test]
+fn no_shared_dependency_is_left_over() {
+    let used: BTreeSet<String> = manifests()
+        .iter()
+        .flat_map(|(_, manifest)| {
+            ["dependencies", "dev-dependencies"].map(|section| manifest.get(section).cloned())
+        })
+        .flatten()
+        .flat_map(|section| section.as_table().unwrap().keys().cloned().collect::<Vec<_>>())
+        .collect();
+    let shared = shared_dependencies();
+    let left: Vec<&String> = shared.keys().filter(|name| !used.contains(*name)).collect();
+    assert!(left.is_empty(), "nobody uses {left:?}");
 }
 
 /// A workspace of its own has a lock file of its own, which a change of ours makes stale; `cargo xtask fuzz` and `bench`
@@ -347,4 +380,20 @@ fn wrong_standards_are_found_out() {
     assert_eq!(bare.len(), 4, "{bare:?}");
     let page = "//! It is not y.\n//! ```\n//! ```\n//! # Limits\n//! # Standards\n//! | x | `tests/gone.rs` (`no_such_test`) |\n";
     assert_eq!(standards::front_page(&root.join("core"), "core", page, true).len(), 2);
+}
+
+#[test]
+fn wrong_pages_are_found_out() {
+    let manifest =
+        "[features]\ndefault = []\nfast = []\n[dependencies]\nbytes = \"1\"\npostwright-core = \"1\"\n";
+    let members = [("x".to_owned(), manifest.parse().unwrap())];
+    let page = |feature: &str, dependency: &str| {
+        format!("| crate | feature | a test |\n|---|---|---|\n{feature}\n\n## Dependencies\n\n{dependency}\n")
+    };
+    let good = "| x | `fast` | `a.rs`: `it_is_fast` |";
+    assert_none(&page::faults(&page(good, "| `bytes` | x | y |"), &members));
+    assert_eq!(page::faults(&page("", ""), &members).len(), 2);
+    assert_eq!(page::faults(&page("| x | `fast` | none |", "| `bytes` | x | y |"), &members).len(), 1);
+    let more = page(&format!("{good}\n| x | `slow` | `a.rs`: `it_is_slow` |"), "| `bytes` | |\n| `nom` | |");
+    assert_eq!(page::faults(&more, &members).len(), 2);
 }
