@@ -41,6 +41,7 @@
 //! | exchanges of one `mx` | 10, then permerror | [`Limits::spf_mx_hosts`], RFC 7208 4.6.4 |
 //! | names of a client (`ptr`, `%{p}`, iprev) | 10, the rest ignored | [`Limits::spf_ptr_names`], RFC 7208 4.6.4 |
 //! | octets of an explanation | 1024 | [`Limits::spf_explanation`] |
+//! | SPF records that are remembered | as [`spf::Memory`] was made for, of 4096 octets and 256 directives each | none by default |
 //! | queries of one tree walk | 8 | RFC 9989 4.10 |
 //! | author domains of one message | 4, then permerror | [`Limits::dmarc_authors`], RFC 9989 11.5 |
 //! | results and properties of an `Authentication-Results` field | 100 each | `auth_results` |
