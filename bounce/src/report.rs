@@ -48,6 +48,12 @@ impl Kind {
     }
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What a mail says about one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

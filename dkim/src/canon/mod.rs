@@ -37,6 +37,12 @@ impl Canon {
     }
 }
 
+impl std::fmt::Display for Canon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The pair of algorithms that a `c=` tag names: `header/body`.
 ///
 /// ```

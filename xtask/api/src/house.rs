@@ -137,6 +137,9 @@ const SEAMS: &[(&str, &[&str])] = &[
     ("smtp-server", &["rustls", "rustls_pki_types", "tokio"]),
 ];
 
+/// Enums whose `as_str` is the word and whose `Display` is a sentence, because they are errors too.
+const SENTENCES: &[(&str, &[&str])] = &[("dkim", &["Reason", "arc::ArcReason"])];
+
 /// What a table says of a list.
 fn row(table: &[(&str, &'static [&'static str])], list: &str) -> &'static [&'static str] {
     table.iter().find(|(of, _)| *of == list).map_or(&[], |(_, names)| names)
@@ -151,6 +154,16 @@ pub(crate) fn faults(list: &str, text: &str, foreign: &BTreeSet<String>) -> Vec<
     let mut faults = Vec::new();
     for line in text.lines() {
         faults.extend(order(line).map(|what| format!("{list}: {what}: {line}")));
+        if line.contains("fn ")
+            && let Some(name) = path(line).strip_suffix("::as_str")
+            && is_enum(name, text)
+            && !row(SENTENCES, list).contains(&name)
+            && !text
+                .lines()
+                .any(|line| line.starts_with("impl Display") && line.ends_with(&format!(" for {name}")))
+        {
+            faults.push(format!("{list}: `{name}` is a word by as_str and has no Display"));
+        }
         if let Some(name) = line.strip_prefix("pub enum ").map(bare)
             && !row(CLOSED, list).contains(&name)
         {
@@ -194,6 +207,12 @@ fn unneeded(list: &str, text: &str, foreign: &BTreeSet<String>) -> Vec<String> {
 fn bare(name: &str) -> &str {
     let end = name.find(|c: char| !(c.is_alphanumeric() || "_:".contains(c))).unwrap_or(name.len());
     &name[..end]
+}
+
+fn is_enum(name: &str, text: &str) -> bool {
+    text.lines().any(|line| {
+        line.trim_start_matches("#[non_exhaustive] ").strip_prefix("pub enum ").map(bare) == Some(name)
+    })
 }
 
 fn has_fields(name: &str, text: &str) -> bool {
@@ -295,6 +314,14 @@ mod tests {
             faults("x", "pub struct a::Limits\n", &none()).is_empty(),
             "without public fields it can grow"
         );
+    }
+
+    #[test]
+    fn words_are_printed() {
+        let list = "#[non_exhaustive] pub enum Kind\npub fn Kind::as_str(self) -> &'static str\n";
+        assert_eq!(faults("x", list, &none()).len(), 1);
+        assert!(faults("x", &format!("{list}impl Display for Kind\n"), &none()).is_empty());
+        assert!(faults("x", "pub struct Name\npub fn Name::as_str(&self) -> &str\n", &none()).is_empty());
     }
 
     #[test]
