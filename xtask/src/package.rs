@@ -1,8 +1,11 @@
 //! `cargo xtask package`: the crates as they would be published, and a stranger's program built from them.
 //!
-//! Invariant: what is judged is what lies in the `.crate` files: cargo builds each of them by itself, their contents are
-//! looked at, and `xtask/consumer`, a workspace of its own, is built against the unpacked files and run. Nothing is
-//! uploaded, and the network is used for nothing but what Cargo.lock names.
+//! Invariant: what is judged is what lies in the `.crate` files: their contents are looked at, and unpacked they make a
+//! workspace of their own, in which each is checked by itself and `xtask/consumer` is built and run. Nothing is uploaded,
+//! and the network is used for nothing but what Cargo.lock names.
+//!
+//! Cargo's own verification is left out: it unpacks siblings into cargo's home, outside of `target/`, and takes what it
+//! finds there of an earlier run for the same version for what was just packed.
 //!
 //! Not here: publishing.
 
@@ -30,25 +33,31 @@ pub(crate) fn run() -> Outcome {
     shown(cargo().args(["fetch", "--quiet", "--locked", "--target", &crate::fuzz::host()?]))?;
     let mut package = cargo();
     // Offline: what Cargo.lock names is there, and siblings that are not published yet must come from here.
-    package.args(["package", "--locked", "--offline", "--allow-dirty", "--color", "never"]);
+    package.args(["package", "--locked", "--offline", "--allow-dirty", "--no-verify", "--color", "never"]);
     for one in &packages {
         package.args(["-p", name(one)]);
     }
-    println!("$ cargo package, {} crates, each built by itself", packages.len());
+    println!("$ cargo package, {} crates", packages.len());
     // Its remarks about tests that are left out are no news.
     output(&mut package)?;
     let folder = root().join("target").join("package");
-    let unpacked = folder.join("unpacked");
+    let outside = folder.join("outside");
     let mut places = Vec::new();
     for one in &packages {
         let file =
             folder.join(format!("{}-{}.crate", name(one), one["version"].as_str().unwrap_or_default()));
-        let place = unpack(&file, &unpacked)?;
+        let place = unpack(&file, &outside)?;
         faults.extend(contents(name(one), &file, &place)?);
         places.push((name(one).to_owned(), place));
     }
+    workspace(&outside, &places)?;
+    for (name, _) in &places {
+        faults.extend(shown(outsider(&outside).args(["check", "--quiet", "--offline", "-p", name])).err());
+    }
+    faults.extend(
+        shown(outsider(&outside).args(["run", "--quiet", "--offline", "-p", "postwright-consumer"])).err(),
+    );
     faults.iter().for_each(|fault| println!("{fault}"));
-    consume(&folder.join("consumer"), &places)?;
     if faults.is_empty() {
         Ok(())
     } else {
@@ -144,23 +153,32 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Builds the stranger's crate against the unpacked packages, with the versions of our Cargo.lock, and runs it.
-fn consume(folder: &Path, places: &[(String, PathBuf)]) -> Outcome {
+/// Makes the unpacked packages and the stranger's crate a workspace that knows nothing of ours, with our Cargo.lock.
+fn workspace(folder: &Path, places: &[(String, PathBuf)]) -> Outcome {
     let source = root().join("xtask").join("consumer");
+    let consumer = folder.join("consumer");
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-    fs::create_dir_all(folder.join("src")).map_err(failed)?;
-    fs::copy(source.join("src/main.rs"), folder.join("src/main.rs")).map_err(failed)?;
+    fs::create_dir_all(consumer.join("src")).map_err(failed)?;
+    fs::copy(source.join("src/main.rs"), consumer.join("src/main.rs")).map_err(failed)?;
+    let manifest = fs::read_to_string(source.join("Cargo.toml")).map_err(failed)?;
+    fs::write(consumer.join("Cargo.toml"), manifest.replace("[workspace]\n", "")).map_err(failed)?;
     fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).map_err(failed)?;
-    let mut manifest = fs::read_to_string(source.join("Cargo.toml")).map_err(failed)?;
-    manifest.push_str("\n[patch.crates-io]\n");
+    let (mut members, mut patches) = (vec!["consumer".to_owned()], String::new());
     for (name, place) in places {
-        manifest.push_str(&format!("{name} = {{ path = {:?} }}\n", place.display().to_string()));
+        let folder = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        patches.push_str(&format!("{name} = {{ path = {folder:?} }}\n"));
+        members.push(folder);
     }
-    fs::write(folder.join("Cargo.toml"), manifest).map_err(failed)?;
-    // One folder for what is built: what the packages need is compiled already.
-    let mut run = cargo();
-    run.args(["run", "--quiet", "--offline"]).current_dir(folder);
-    shown(run.env("CARGO_TARGET_DIR", root().join("target")))
+    let manifest =
+        format!("[workspace]\nresolver = \"3\"\nmembers = {members:?}\n\n[patch.crates-io]\n{patches}");
+    fs::write(folder.join("Cargo.toml"), manifest).map_err(failed)
+}
+
+/// Cargo in that workspace. One folder for what is built: what the packages need is compiled already.
+fn outsider(folder: &Path) -> Command {
+    let mut cargo = cargo();
+    cargo.current_dir(folder).env("CARGO_TARGET_DIR", root().join("target"));
+    cargo
 }
 
 #[cfg(test)]

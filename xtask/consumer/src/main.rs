@@ -144,7 +144,7 @@ async fn check(
         .filter(|result| result.is_pass())
         .filter_map(|result| result.domain.as_ref().map(Name::from));
     let query = DmarcQuery::new(Authors::parse("ann@example.org")).dkim(passed);
-    let verdict = dmarc::evaluate(dns, &query).await.verdict;
+    let verdict = dmarc::evaluate(&query, dns).await.verdict;
     if verdict != dmarc::Verdict::Pass {
         return Err(format!("DMARC says {verdict:?}").into());
     }
