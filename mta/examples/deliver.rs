@@ -1,5 +1,4 @@
-//! Delivers one message to the mail hosts of its recipient under every policy that is published (DANE, MTA-STS): prints
-//! for each host what was decided and why, and then what came of it.
+//! Delivers a message to its MX under DANE and MTA-STS; prints what was decided for each host, why, and what came of it.
 //!
 //! `cargo run -p postwright --features https --example deliver -- HELO FROM TO < message`
 
