@@ -69,13 +69,13 @@
 //!
 //! | standard | what | test |
 //! |---|---|---|
-//! | RFC 5321 | order, replies, addresses, source routes, `<Postmaster>` | `tests/server.rs`, `command` |
+//! | RFC 5321 | order, replies, addresses, source routes, `<Postmaster>`, sizes | `tests/server.rs`, `tests/rfcs.rs`, `command` |
 //! | RFC 5321 4.5.2, 2.3.8 | dots and line ends | `tests/smuggling.rs`, `data` against a naive twin |
 //! | RFC 2920 | pipelining; 554 for early talk | `tests/server.rs` |
-//! | RFC 1870, 6152, 6531, 8689, 9422 | SIZE, 8BITMIME, SMTPUTF8, REQUIRETLS, LIMITS | `tests/server.rs` |
+//! | RFC 1870, 6152, 6531, 8689, 9422 | SIZE, 8BITMIME, SMTPUTF8, REQUIRETLS, LIMITS | `tests/server.rs`, `tests/rfcs.rs` |
 //! | RFC 3030 | CHUNKING, BINARYMIME | `tests/bdat.rs`, `tests/invariant.rs`, `tests/memory.rs` |
-//! | RFC 3207 | STARTTLS | `tests/server.rs`, `tests/suites.rs` |
-//! | RFC 4954 | AUTH | `tests/trust.rs`, `tests/sasl.rs` |
+//! | RFC 3207 | STARTTLS | `tests/server.rs`, `tests/rfcs.rs`, `tests/suites.rs` |
+//! | RFC 4954 | AUTH | `tests/trust.rs`, `tests/rfcs.rs`, `tests/sasl.rs` |
 //! | RFC 3461, 6533 | DSN parameters | `command` |
 //! | RFC 2852, 4865, 6710 | DELIVERBY, FUTURERELEASE, MT-PRIORITY | `tests/trust.rs` |
 //! | RFC 2033 | LMTP | `tests/server.rs`, `tests/invariant.rs` |

@@ -47,7 +47,6 @@ const DIFFERENCES: &[(&str, &[&str], May)] = &[
     ("bare CR", &["reject"], May::Replies),
     ("bare LF", &["normalize"], May::WeTakeNone),
     ("bare LF", &["reject"], May::Replies),
-    ("UTF-8 domain", BOTH, May::Replies),
     ("UTF-8 without SMTPUTF8", BOTH, May::Replies),
     ("another protocol", BOTH, May::Replies),
     ("bad domain", BOTH, May::Replies),
