@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postwright::core::{
-    Domain, Envelope, MemoryZone, Message, Recipient, Refusal, ReversePath, SeededEntropy, SystemClock, World,
+    Domain, Envelope, MemoryZone, Message, Recipient, Refusal, ReversePath, SeededEntropy, SystemClock,
+    Timestamp, World,
 };
 use postwright::queue::MemorySpool;
-use postwright::queue::scheduler::Selector;
+use postwright::queue::scheduler::{Order, OrderKind, Selector};
 use postwright::smtp_client::policy::Level;
 use postwright::smtp_client::{Client, Trust};
 use postwright::smtp_proto::sasl::{Mechanism, Secret};
@@ -326,6 +327,16 @@ async fn sender_domain_tenant_and_stream_choose_the_route() {
         assert_eq!(system.next().await, "delivered");
         expected.push((user.to_owned(), from.to_owned()));
     }
+    // Bound to a route by its name, mail goes with that route's account, whatever it would take otherwise.
+    let kind = OrderKind::Bind(system.mta.operator().read_route("news").unwrap().into());
+    let (given, selector) = (Timestamp::default(), Selector::default());
+    let until = Timestamp::from_secs(u64::from(u32::MAX));
+    let order = Order { selector, kind, given, until, reason: "a test".into() };
+    system.mta.operator().give(order).await.unwrap();
+    assert!(system.mta.operator().read_route("nobody's name").is_err());
+    system.send("<other@g.test>", "x@two.test").await;
+    assert_eq!(system.next().await, "delivered");
+    expected.push(("ann".to_owned(), "<other@g.test>".to_owned()));
     let mails = site.seen.mails.lock().unwrap().clone();
     assert_eq!(mails.into_iter().map(|(_, user, from)| (user, from)).collect::<Vec<_>>(), expected);
     system.end().await;

@@ -181,4 +181,19 @@ mod tests {
         assert!(from_file(dir.path()).unwrap_err().contains("not a file"));
         assert!(from_file(&dir.path().join("none")).is_err());
     }
+
+    /// A token is kept until it is refused; then the file is read again, which another program has renewed.
+    #[tokio::test]
+    async fn a_refused_token_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let clock = Arc::new(postwright::core::SystemClock::new());
+        let tokens = Tokens::new(Arc::new(TokenFile(path.clone())), clock);
+        assert!(tokens.token(None).await.unwrap_err().contains("/token"));
+        std::fs::write(&path, "one\n").unwrap();
+        let one = tokens.token(None).await.unwrap();
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!(tokens.token(None).await.unwrap(), one);
+        assert_eq!(tokens.token(Some(&one)).await.unwrap().expose(), "two");
+    }
 }

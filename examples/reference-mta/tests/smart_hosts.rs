@@ -38,7 +38,11 @@ impl Provider {
         dovecot.set_passwords("joe's secret", "ann's secret");
         let receiver = Receiver::start();
         let here = dir.path().display();
-        std::fs::write(dir.path().join("owners"), "@a.test joe@ours.test\n@b.test ann@ours.test\n").unwrap();
+        std::fs::write(
+            dir.path().join("owners"),
+            "@a.test joe@ours.test\n@b.test ann@ours.test\n@c.test ann@ours.test\n",
+        )
+        .unwrap();
         let more = format!(
             "smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {here}/cert.pem\nsmtpd_tls_key_file = {here}/key.pem\n\
              smtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\n\
@@ -69,7 +73,9 @@ impl Provider {
              [delivery]\nsmart_host = \"relay.test:{port}\"\nsmart_host_credentials = \"joe\"\n{roots}\
              [[credentials]]\nname = \"joe\"\nuser = \"joe@ours.test\"\npassword_file = {:?}\n\
              [[credentials]]\nname = \"ann\"\nuser = \"ann@ours.test\"\npassword_file = {:?}\nmechanisms = \"PLAIN\"\n\
-             [[route]]\nsender = \"b.test\"\nhost = \"relay.test:{port}\"\ncredentials = \"ann\"\n",
+             [[route]]\nsender = \"b.test\"\nhost = \"relay.test:{port}\"\ncredentials = \"ann\"\n\
+             [[route]]\nstream = \"bulk\"\nhost = \"relay.test:{port}\"\ncredentials = \"ann\"\nname = \"bulk\"\nrate = \"100/s\"\n\
+             [[class]]\nstream = \"bulk\"\nsender = \"c.test\"\n",
             self.file("spool"),
             self.file("control"),
             self.file("zone"),
@@ -125,7 +131,9 @@ fn two_accounts_at_one_provider_are_never_mixed() {
         let from = ["x@a.test", "x@b.test"][number % 2];
         client.send(from, &[&format!("u{number}@to{}.test", number % 5)], BODY).unwrap();
     }
-    wait_until("all arrive", PATIENCE, || provider.receiver.count() == 20);
+    // What a class says of it decides, as a sender does; it has a site of its own.
+    client.send("x@c.test", &["u@to0.test"], BODY).unwrap();
+    wait_until("all arrive", PATIENCE, || provider.receiver.count() == 21);
     for mail in provider.receiver.mails() {
         let user = if mail.from.contains("a.test") { "joe" } else { "ann" };
         let text = String::from_utf8_lossy(&mail.body).into_owned();
