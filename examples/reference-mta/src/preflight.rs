@@ -17,19 +17,26 @@ use crate::keys::Keys;
 use crate::listener::{accounts, tls};
 use crate::{outbound, relay_accounts};
 
-/// Reads the files that `serve` would read.
+/// Reads the files that `serve` would read. The complaint names the faults of all of them.
 pub(crate) fn check(config: &Config, now: Timestamp) -> Result<(), Failure> {
-    for listener in &config.listen {
-        listener.tls.as_ref().map_or(Ok(()), tls::check)?;
+    let (delivery, dns) = (&config.delivery, &config.dns);
+    let mut outcomes: Vec<Result<(), Failure>> =
+        config.listen.iter().filter_map(|listener| listener.tls.as_ref()).map(tls::check).collect();
+    outcomes.extend(config.accounts.file.as_deref().map(accounts));
+    outcomes.extend(config.relay.recipients.as_deref().map(|path| Recipients::load(path).map(drop)));
+    outcomes.extend(config.feedback.keys.as_deref().map(|path| feedback::keys(path).map(drop)));
+    outcomes.extend(delivery.shaping.as_deref().map(|path| crate::commands::load_rules(path).map(drop)));
+    outcomes.extend(dns.zone.as_deref().map(|path| crate::commands::load_zone(path).map(drop)));
+    outcomes.extend(delivery.roots.as_deref().map(|path| outbound::roots(path).map(drop)));
+    outcomes.extend([relay_accounts::check(config), Keys::check(config, now)]);
+    // Listeners may share files, and so their faults.
+    let mut faults: Vec<String> = Vec::new();
+    for fault in outcomes.into_iter().filter_map(Result::err).map(|failure| failure.to_string()) {
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
     }
-    config.accounts.file.as_deref().map_or(Ok(()), accounts)?;
-    config.relay.recipients.as_deref().map_or(Ok(()), |path| Recipients::load(path).map(drop))?;
-    config.feedback.keys.as_deref().map_or(Ok(()), |path| feedback::keys(path).map(drop))?;
-    config.delivery.shaping.as_deref().map_or(Ok(()), |path| crate::commands::load_rules(path).map(drop))?;
-    config.dns.zone.as_deref().map_or(Ok(()), |path| crate::commands::load_zone(path).map(drop))?;
-    config.delivery.roots.as_deref().map_or(Ok(()), |path| outbound::roots(path).map(drop))?;
-    relay_accounts::check(config)?;
-    Keys::check(config, now)
+    if faults.is_empty() { Ok(()) } else { Err(Failure::new(faults.join("; and "))) }
 }
 
 /// What works and is probably not meant.

@@ -122,6 +122,18 @@ fn files_that_the_configuration_names_are_missed_by_key_and_path_before_a_start(
 }
 
 #[test]
+fn one_check_names_the_faults_of_all_files() {
+    let site = Site::new();
+    let text = ["mx.pem", "accounts", "dkim.pem"]
+        .iter()
+        .fold(site.good(), |text, name| text.replace(&site.at(name), &site.at(&format!("no-{name}"))));
+    let said = complaint(&["config", "check", &site.write(&text)]);
+    for part in ["no-mx.pem", "no-accounts", "no-dkim.pem"] {
+        assert_eq!(said.matches(part).count(), 1, "{part} once: {said}");
+    }
+}
+
+#[test]
 fn what_only_a_start_can_tell_says_what_to_do() {
     let site = Site::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
