@@ -173,4 +173,18 @@ mod tests {
         }
         assert_eq!("lmtp:store.example:25".parse::<Via>(), Err(ViaError::LmtpOn25));
     }
+
+    /// RFC 8314 7.3: 465 is for TLS from the first octet; 587 and 25 begin in clear.
+    #[test]
+    fn port_465_alone_begins_with_tls() {
+        for (text, implicit) in [
+            ("relay.example.org:465", true),
+            ("relay.example.org:587", false),
+            ("192.0.2.1:25", false),
+            ("lmtp:store.example:465", false),
+            ("mx", false),
+        ] {
+            assert_eq!(text.parse::<Via>().unwrap().is_implicit_tls(), implicit, "{text}");
+        }
+    }
 }
