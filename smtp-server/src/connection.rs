@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postwright_core::{Budget, Clock, EnhancedStatus, Instant, Message, MessageBuilder, Refusal, Reply};
+use postwright_core::{Budget, Clock, EnhancedStatus, Envelope, Instant, Message, MessageBuilder, Refusal, Reply};
 use postwright_smtp_proto::TlsInfo;
 use postwright_smtp_proto::command::Parameter;
 use postwright_smtp_proto::proxy::{self, Header, Progress};
@@ -411,23 +411,33 @@ async fn ask<A: Acceptor>(
             yes_or_no(handler.rcpt(session, recipient, envelope).await)
         }
         Question::Data { envelope } => yes_or_no(handler.data(session, envelope).await),
-        Question::Message { envelope, .. } => match body.take() {
-            Ok(message) => match handler.message(session, envelope, message).await {
-                Ok(Accepted { per_recipient, .. }) if !per_recipient.is_empty() => {
-                    Answer::PerRecipient(per_recipient)
-                }
-                Ok(Accepted { text, .. }) => Answer::Accepted { text },
-                Err(reply) => reply.into(),
-            },
-            Err(reply) => {
-                handler.reset().await;
-                reply.into()
-            }
-        },
+        Question::Message { envelope, .. } => whole(handler, session, envelope, body).await,
         Question::Verify { text } => handler.verify(session, text).await,
         Question::Command { verb, text } => handler.command(session, verb, text).await,
         // A question of a later protocol crate: there is no handler method for it yet.
         _ => unknown_command(),
+    }
+}
+
+/// Asks for the word on a whole message.
+async fn whole<H: Handler>(
+    handler: &mut H,
+    session: &Session,
+    envelope: &Envelope,
+    body: &mut Collected,
+) -> Answer {
+    match body.take() {
+        Ok(message) => match handler.message(session, envelope, message).await {
+            Ok(Accepted { per_recipient, .. }) if !per_recipient.is_empty() => {
+                Answer::PerRecipient(per_recipient)
+            }
+            Ok(Accepted { text, .. }) => Answer::Accepted { text },
+            Err(reply) => reply.into(),
+        },
+        Err(reply) => {
+            handler.reset().await;
+            reply.into()
+        }
     }
 }
 

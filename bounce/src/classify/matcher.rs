@@ -73,51 +73,62 @@ pub(super) struct Conditions<'a> {
     pub(super) mx: Option<&'a str>,
 }
 
+/// The rules in the order in which they are asked.
+fn compiled(user: Vec<Rule>, built_in: Vec<Rule>) -> Vec<Compiled> {
+    let mut rules: Vec<Compiled> = Vec::new();
+    for (rule, is_user) in
+        user.into_iter().map(|rule| (rule, true)).chain(built_in.into_iter().map(|rule| (rule, false)))
+    {
+        let tier = match (is_user, rule.early, rule.mx.is_empty()) {
+            (true, ..) => Tier::User,
+            (_, true, _) => Tier::Early,
+            _ if rule.weak => Tier::Weak,
+            (_, _, false) => Tier::Provider,
+            _ => Tier::Text,
+        };
+        let codes = rule.codes.iter().filter_map(|prefix| {
+            let divisor = 10_u16.pow(3 - u32::try_from(prefix.len().min(3)).unwrap_or(3));
+            Some((prefix.parse().ok()?, divisor))
+        });
+        rules.push(Compiled { name: rule.name.as_ref().into(), codes: codes.collect(), rule, tier });
+    }
+    rules.sort_by_key(|compiled| compiled.tier);
+    rules
+}
+
+/// One machine for the phrases of all rules, and what each of its patterns is a piece of.
+fn phrases(rules: &[Compiled]) -> Result<(Machine, Vec<Vec<Use>>), RulesError> {
+    let mut patterns: Vec<String> = Vec::new();
+    let mut numbers = std::collections::BTreeMap::new();
+    let mut uses: Vec<Vec<Use>> = Vec::new();
+    let mut slots = 0;
+    for (i, compiled) in rules.iter().enumerate() {
+        let any = compiled.rule.any.iter().map(|phrase| (phrase, false));
+        for (phrase, is_need) in any.chain(compiled.rule.needs.iter().map(|phrase| (phrase, true))) {
+            let pieces = pieces(phrase).map_err(|what| RulesError::new(compiled.rule.line, what))?;
+            let count = pieces.len();
+            for (piece, pattern) in pieces.into_iter().enumerate() {
+                let number = *numbers.entry(pattern.clone()).or_insert_with(|| {
+                    patterns.push(pattern);
+                    uses.push(Vec::new());
+                    uses.len() - 1
+                });
+                if let Some(list) = uses.get_mut(number) {
+                    list.push(Use { rule: i, slot: slots, piece, last: piece + 1 == count, is_need });
+                }
+            }
+            slots += count;
+        }
+    }
+    let machine =
+        Machine::new(&patterns).map_err(|error| RulesError::new(1, format!("too many phrases: {error}")))?;
+    Ok((machine, uses))
+}
+
 impl Matcher {
     pub(super) fn new(user: Vec<Rule>, built_in: Vec<Rule>) -> Result<Matcher, RulesError> {
-        let mut rules: Vec<Compiled> = Vec::new();
-        for (rule, is_user) in
-            user.into_iter().map(|rule| (rule, true)).chain(built_in.into_iter().map(|rule| (rule, false)))
-        {
-            let tier = match (is_user, rule.early, rule.mx.is_empty()) {
-                (true, ..) => Tier::User,
-                (_, true, _) => Tier::Early,
-                _ if rule.weak => Tier::Weak,
-                (_, _, false) => Tier::Provider,
-                _ => Tier::Text,
-            };
-            let codes = rule.codes.iter().filter_map(|prefix| {
-                let divisor = 10_u16.pow(3 - u32::try_from(prefix.len().min(3)).unwrap_or(3));
-                Some((prefix.parse().ok()?, divisor))
-            });
-            rules.push(Compiled { name: rule.name.as_ref().into(), codes: codes.collect(), rule, tier });
-        }
-        rules.sort_by_key(|compiled| compiled.tier);
-
-        let mut patterns: Vec<String> = Vec::new();
-        let mut numbers = std::collections::BTreeMap::new();
-        let mut uses: Vec<Vec<Use>> = Vec::new();
-        let mut slots = 0;
-        for (i, compiled) in rules.iter().enumerate() {
-            let any = compiled.rule.any.iter().map(|phrase| (phrase, false));
-            for (phrase, is_need) in any.chain(compiled.rule.needs.iter().map(|phrase| (phrase, true))) {
-                let pieces = pieces(phrase).map_err(|what| RulesError::new(compiled.rule.line, what))?;
-                let count = pieces.len();
-                for (piece, pattern) in pieces.into_iter().enumerate() {
-                    let number = *numbers.entry(pattern.clone()).or_insert_with(|| {
-                        patterns.push(pattern);
-                        uses.push(Vec::new());
-                        uses.len() - 1
-                    });
-                    if let Some(list) = uses.get_mut(number) {
-                        list.push(Use { rule: i, slot: slots, piece, last: piece + 1 == count, is_need });
-                    }
-                }
-                slots += count;
-            }
-        }
-        let machine = Machine::new(&patterns)
-            .map_err(|error| RulesError::new(1, format!("too many phrases: {error}")))?;
+        let rules = compiled(user, built_in);
+        let (machine, uses) = phrases(&rules)?;
         let mut texts = Vec::new();
         let (mut regex_rules, mut gated) = (Vec::new(), Vec::new());
         for (i, compiled) in rules.iter().enumerate() {

@@ -289,6 +289,28 @@ fn read_trail(value: &[u8]) -> Option<Trail> {
     })
 }
 
+impl FeedbackStore {
+    /// What hangs on a departure goes before it: what is left after a failure is found again by the departure.
+    fn try_forget(&self, before: Timestamp) -> Result<(), fjall::Error> {
+        // Ids sort by the time they were made: the old ones stand at the beginning.
+        for row in self.departed.iter() {
+            let (id, value) = row.into_inner()?;
+            let Ok(octets) = <[u8; 16]>::try_from(&*id) else { continue };
+            if SpoolId::from_bytes(octets).created() >= before {
+                break;
+            }
+            if let Some(message_id) = read_departed(&value).and_then(|departed| departed.message_id) {
+                self.ids.remove(&*message_id)?;
+            }
+            for row in self.trails.prefix(octets) {
+                self.trails.remove(row.key()?)?;
+            }
+            self.departed.remove(octets)?;
+        }
+        Ok(())
+    }
+}
+
 impl Journal for FeedbackStore {
     fn note(&self, id: SpoolId, departed: &Departed, _: Timestamp) {
         let noted = self.departed.insert(*id.as_bytes(), write_departed(departed));
@@ -322,22 +344,8 @@ impl Journal for FeedbackStore {
     }
 
     fn forget(&self, before: Timestamp) {
-        // Ids sort by the time they were made: the old ones stand at the beginning.
-        for row in self.departed.iter() {
-            let Ok((id, value)) = row.into_inner() else { return };
-            let Ok(octets) = <[u8; 16]>::try_from(&*id) else { continue };
-            if SpoolId::from_bytes(octets).created() >= before {
-                return;
-            }
-            if let Some(message_id) = read_departed(&value).and_then(|departed| departed.message_id) {
-                let _ = self.ids.remove(&*message_id);
-            }
-            for row in self.trails.prefix(octets) {
-                let _ = row.key().map(|row| self.trails.remove(row));
-            }
-            if self.departed.remove(octets).is_err() {
-                return;
-            }
+        if let Err(error) = self.try_forget(before) {
+            tracing::warn!(%error, "old departures were not forgotten; they will be when this is tried again");
         }
     }
 }
