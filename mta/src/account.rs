@@ -270,7 +270,11 @@ mod tests {
         // A server that cannot be reached says nothing about the account.
         assert_eq!(account.learn(&old.id, &report(Phase::Connect), now), None);
         account.learn(&old.id, &report(Phase::Auth), now);
+        // The same once more is no exchange, but a new try.
         account.replace(credential());
+        assert_eq!(account.login(now).unwrap().id, old.id, "its connections stay in use");
+        account.learn(&old.id, &report(Phase::Auth), now);
+        account.replace(Credential::password("joe", Secret::new("changed")));
         let new = account.login(now).unwrap();
         assert_ne!(old.id, new.id, "no connection of the old credentials is used again");
         assert_eq!(account.learn(&old.id, &report(Phase::Auth), now), None, "old news");

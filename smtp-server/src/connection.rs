@@ -12,7 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postwright_core::{Budget, Clock, EnhancedStatus, Envelope, Instant, Message, MessageBuilder, Refusal, Reply};
+use postwright_core::{
+    Budget, Clock, EnhancedStatus, Envelope, Instant, Message, MessageBuilder, Refusal, Reply,
+};
 use postwright_smtp_proto::TlsInfo;
 use postwright_smtp_proto::command::Parameter;
 use postwright_smtp_proto::proxy::{self, Header, Progress};
