@@ -266,6 +266,18 @@ async fn a_wrong_password_delays_one_message_and_the_right_one_ends_it() {
     system.end().await;
 }
 
+/// RFC 5802 6: only a server that offers -PLUS may take "I could bind, you cannot" for a lie.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_offers_no_binding_lets_clients_in_that_could_bind() {
+    let site = site(&["SCRAM-SHA-256"]).await;
+    let rule = RouteRule::new(site.via()).with_account(account("b", "joe", "joejoe"));
+    let mut system = run(Routes::mx().or_else(rule), vec![site.root.clone()]);
+    system.send("x@a.test", "u@to.test").await;
+    assert_eq!(system.next().await, "delivered");
+    assert_eq!(*site.seen.logins.lock().unwrap(), ["SCRAM-SHA-256 235"]);
+    system.end().await;
+}
+
 /// 530 at MAIL means that an account is missing here (RFC 4954 6): the mail waits for whoever mends that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_smart_host_that_wants_a_login_bounces_nothing() {

@@ -130,7 +130,7 @@ where
     let now = context.clock.mono();
     let connection = Connection {
         machine: machine::Session::new(context.session.clone(), peer.clone(), now),
-        session: Session::new(peer),
+        session: Session::new(peer, &context.session),
         handler: None,
         acceptor,
         body: Collected::new(&context.config.budget),
@@ -291,7 +291,7 @@ where
                 let mut peer = (*self.session.peer).clone();
                 peer.tls = Some(info.clone());
                 // RFC 3207 4.2: what was said before is forgotten.
-                self.session = Session::new(peer);
+                self.session = self.session.anew(peer);
                 self.machine.handle_tls(info, clock.mono());
             }
             Ok(None) => self.machine.handle_eof(),
@@ -373,7 +373,7 @@ async fn ask<A: Acceptor>(
             Ok(new) => {
                 *handler = Some(new);
                 // After XCLIENT this is another peer, of whom nothing is known yet.
-                *session = Session::new(peer.clone());
+                *session = session.anew(peer.clone());
                 Answer::accepted()
             }
             Err(reply) => Answer::Refused { reply, close: true },

@@ -59,16 +59,24 @@ pub struct Session {
     pub hello: Option<Hello>,
     /// Whether AUTH succeeded.
     pub authenticated: bool,
+    /// Whether EHLO offers a mechanism that binds to TLS: a client that could bind and did not was lied to then.
+    pub(crate) binding_offered: bool,
 }
 
 impl Session {
-    /// A session that has just begun: for tests of handlers.
+    /// A session that has just begun, with every mechanism on offer: for tests of handlers.
     pub fn of_peer(peer: Peer) -> Session {
-        Session::new(peer)
+        Session { peer: Arc::new(peer), hello: None, authenticated: false, binding_offered: true }
     }
 
-    pub(crate) fn new(peer: Peer) -> Session {
-        Session { peer: Arc::new(peer), hello: None, authenticated: false }
+    pub(crate) fn new(peer: Peer, config: &Config) -> Session {
+        let binding_offered = config.auth.iter().any(|name| name.to_ascii_uppercase().ends_with("-PLUS"));
+        Session { binding_offered, ..Session::of_peer(peer) }
+    }
+
+    /// The same session from its beginning, as after STARTTLS and XCLIENT: what was said before is forgotten.
+    pub(crate) fn anew(&self, peer: Peer) -> Session {
+        Session { binding_offered: self.binding_offered, ..Session::of_peer(peer) }
     }
 
     /// The keyword for `with` in a `Received:` field: `ESMTPSA` and its siblings (RFC 3848).

@@ -119,10 +119,10 @@ impl Authenticator {
         Login { shared: self.clone(), exchange: None, identity: None }
     }
 
-    fn begin(&self, mechanism: Mechanism, peer: &Peer) -> Exchange {
+    fn begin(&self, mechanism: Mechanism, session: &Session) -> Exchange {
         let mut random = [0; 18];
         self.entropy.fill(&mut random);
-        let tls = peer.tls.as_ref();
+        let tls = session.peer.tls.as_ref();
         let exporter = tls.and_then(|tls| tls.exporter).map(ChannelBinding::Exporter);
         let end_point = tls.and_then(|tls| tls.server_end_point.clone()).map(ChannelBinding::ServerEndPoint);
         let bindings: Vec<_> = exporter.into_iter().chain(end_point).collect();
@@ -130,7 +130,7 @@ impl Authenticator {
             random,
             decoy: self.decoy,
             hostname: self.hostname.clone(),
-            plus_offered: !bindings.is_empty(),
+            plus_offered: session.binding_offered && !bindings.is_empty(),
             bindings,
         };
         Exchange::new(mechanism, setup)
@@ -210,7 +210,7 @@ impl Login {
         }
         if first {
             let Some(mechanism) = Mechanism::from_name(mechanism) else { return unknown_mechanism() };
-            self.exchange = Some((shared.begin(mechanism, &session.peer), None));
+            self.exchange = Some((shared.begin(mechanism, session), None));
         }
         let Some((mut exchange, mut user)) = self.exchange.take() else { return unknown_mechanism() };
         let mut progress = exchange.step(response);
