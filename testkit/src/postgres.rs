@@ -7,6 +7,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::peers;
 
@@ -96,14 +97,36 @@ impl Server {
         self.process = Some(started.expect("postgres starts"));
     }
 
-    /// Ends it like a power cut.
+    /// Ends it like a power cut: when this returns, nobody answers any more and it can be [run](Server::run) again.
+    ///
+    /// # Panics
+    /// If its children outlive it by half a minute.
+    #[expect(clippy::disallowed_methods, reason = "a test waits for processes, with an end")]
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // The children of a killed server end by themselves when they find it gone.
-            let _ = process.kill();
-            let _ = process.wait();
+        let Some(mut process) = self.process.take() else { return };
+        let children = children(process.id());
+        let _ = process.kill();
+        let _ = process.wait();
+        // Those of a killed server end by themselves when they find it gone, and answer until then.
+        for _ in 0..3_000 {
+            if children.iter().all(|child| is_gone(child)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+        panic!("children of the killed PostgreSQL are still there");
     }
+}
+
+/// The processes that this one started.
+fn children(parent: u32) -> Vec<String> {
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Whether a process is no more, or only its name is left until somebody asks how it ended.
+fn is_gone(process: &str) -> bool {
+    std::fs::read(format!("/proc/{process}/cmdline")).map_or(true, |line| line.is_empty())
 }
 
 impl Drop for Server {
