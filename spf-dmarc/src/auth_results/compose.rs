@@ -102,11 +102,11 @@ fn keyword(text: &str) -> Cow<'_, str> {
 
 /// A token as it is, all else quoted.
 fn quoted(text: &str) -> Cow<'_, str> {
-    if !text.is_empty() && text.len() <= VALUE_MAX && text.chars().all(is_token) {
+    if text.len() <= VALUE_MAX && is_token(text) {
         return text.into();
     }
     let clean: String = text.chars().filter(|c| !c.is_control()).take(VALUE_MAX).collect();
-    if !clean.is_empty() && clean.chars().all(is_token) {
+    if is_token(&clean) {
         return clean.into();
     }
     let mut out = String::with_capacity(clean.len() + 2);
@@ -123,14 +123,32 @@ fn quoted(text: &str) -> Cow<'_, str> {
 
 /// `local@domain` and `@domain` may stand bare (RFC 8601 2.2, pvalue).
 fn address_or_quoted(text: &str) -> Cow<'_, str> {
-    let bare = text.rsplit_once('@').is_some_and(|(local, domain)| {
-        let token = |part: &str| part.chars().all(|c| is_token(c) && c.is_ascii());
-        token(local) && !domain.is_empty() && token(domain)
-    });
+    let bare = text
+        .rsplit_once('@')
+        .is_some_and(|(local, domain)| (local.is_empty() || is_token(local)) && is_token(domain));
     if bare && text.len() <= VALUE_MAX { text.into() } else { quoted(text) }
 }
 
-/// A token of RFC 2045: visible ASCII but the specials.
-fn is_token(c: char) -> bool {
-    c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?=".contains(c)
+/// A token of RFC 2045: visible ASCII but the specials, and at least one.
+fn is_token(text: &str) -> bool {
+    let special = |octet| {
+        matches!(
+            octet,
+            b'(' | b')'
+                | b'<'
+                | b'>'
+                | b'@'
+                | b','
+                | b';'
+                | b':'
+                | b'\\'
+                | b'"'
+                | b'/'
+                | b'['
+                | b']'
+                | b'?'
+                | b'='
+        )
+    };
+    !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_graphic() && !special(octet))
 }
