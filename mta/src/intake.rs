@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use postwright_core::{EnhancedStatus, Envelope, Message, Recipient, Refusal, Reply};
+use postwright_core::{
+    EnhancedStatus, Envelope, MailOptions, Message, Recipient, Refusal, Reply, ReversePath,
+};
+use postwright_queue::{Condition, SpoolError};
 use postwright_smtp_server::{Accepted, Acceptor, Handler, Peer, Session};
 
 use crate::feedback::{FeedbackEvent, Hearers};
@@ -52,6 +55,16 @@ impl Reception {
 }
 
 impl Handler for Reception {
+    /// Says that the disk is full before the message is sent in vain (RFC 5321 4.2.3).
+    async fn mail(&mut self, _: &Session, _: &ReversePath, _: &MailOptions) -> Result<(), Refusal> {
+        let health = self.0.system.spool.health();
+        match health.condition {
+            Condition::Full => Err(SpoolError::Full { free: health.free.unwrap_or(0), min: 0 }.refusal()),
+            // What fails for another reason may be over when the message is here, and only trying shows it.
+            _ => Ok(()),
+        }
+    }
+
     async fn rcpt(&mut self, session: &Session, recipient: &Recipient, _: &Envelope) -> Result<(), Refusal> {
         if let Some(feedback) = self.0.system.feedback.as_ref().filter(|it| it.takes(&recipient.mailbox)) {
             let now = self.0.system.world.clock.now();

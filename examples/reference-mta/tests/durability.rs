@@ -116,6 +116,8 @@ fn a_full_disk_refuses_new_mail_and_goes_on_delivering() {
     let mut client = Client::connect(mta.address).unwrap();
     let error = client.send("a@load.test", &["b@receiver.test"], BODY).unwrap_err().to_string();
     assert!(error.starts_with("452 4.3.1"), "{error}");
+    let early = client.command("MAIL FROM:<a@load.test>", 2).unwrap_err().to_string();
+    assert!(early.starts_with("452 4.3.1"), "said before the message is sent: {early}");
     client.command("NOOP", 2).unwrap();
     wait_until("what was queued is delivered", Duration::from_secs(30), || receiver.count() == 1);
     // Recovery needs no restart of the spool's own making: the same client succeeds once there is room again.

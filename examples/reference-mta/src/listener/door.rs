@@ -157,12 +157,17 @@ impl Handler for Visitor {
         }
     }
 
-    async fn mail(&mut self, _: &Session, path: &ReversePath, _: &MailOptions) -> Result<(), Refusal> {
+    async fn mail(
+        &mut self,
+        session: &Session,
+        path: &ReversePath,
+        options: &MailOptions,
+    ) -> Result<(), Refusal> {
         if let Some(login) = &self.login {
             login.check_sender(path).await?;
         }
         self.sender = path.clone();
-        Ok(())
+        self.reception.mail(session, path, options).await
     }
 
     async fn rcpt(
