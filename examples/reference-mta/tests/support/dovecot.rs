@@ -64,10 +64,11 @@ impl Dovecot {
         self.dir.path().join("base/auth-sasl")
     }
 
-    /// The mailboxes' passwords from now on.
+    /// The mailboxes' passwords, from when this returns: Dovecot looks at the file at most once in a second.
     pub fn set_passwords(&self, joe: &str, ann: &str) {
         let text = format!("joe@ours.test:{{PLAIN}}{joe}::::::\nann@ours.test:{{PLAIN}}{ann}::::::\n");
         std::fs::write(self.dir.path().join("users"), text).unwrap();
+        super::pause(Duration::from_millis(1_100));
     }
 
     pub fn socket(&self) -> PathBuf {
