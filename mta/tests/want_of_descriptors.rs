@@ -1,14 +1,11 @@
 //! Want of file descriptors on the way out: mail waits, nothing bounces, and it leaves once there are some again
 //! (FAULTS D3).
-//!
-//! The test runs itself again in a process of its own with a low limit, since a limit holds for the whole process.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,23 +18,13 @@ use postwright::queue::MemorySpool;
 use postwright::smtp_client::{BoxIo, Client, Connector, Target, TcpConnector, Trust};
 use postwright::smtp_server::{Accepted, Handler, Server, ServerConfig, Session};
 use postwright::{Event, Mta};
+use postwright_testkit::descriptors;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-const MARK: &str = "POSTWRIGHT_FEW_DESCRIPTORS";
-
 #[test]
 fn delivering_survives_want_of_descriptors() {
-    let me = std::env::current_exe().unwrap();
-    let output = Command::new("sh")
-        .args(["-c", "ulimit -n 40 && exec \"$0\" --exact in_a_process_with_few_descriptors --nocapture"])
-        .arg(me)
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let text =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && text.contains("went through"), "{text}");
+    descriptors::run_with_few("in_a_process_with_few_descriptors");
 }
 
 struct Inbox;
@@ -72,7 +59,7 @@ impl Connector for Loopback {
 /// Does nothing unless the other test runs it.
 #[tokio::test]
 async fn in_a_process_with_few_descriptors() {
-    if std::env::var_os(MARK).is_none() {
+    if !descriptors::are_few() {
         return;
     }
     let server = Server::new(
@@ -133,5 +120,5 @@ async fn in_a_process_with_few_descriptors() {
         drop(stop);
     };
     tokio::join!(mta.run(async { drop(stopped.await) }), watch);
-    println!("went through");
+    println!("{}", descriptors::DONE);
 }

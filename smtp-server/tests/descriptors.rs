@@ -1,37 +1,24 @@
 //! Want of file descriptors: accepting slows down, is counted, and goes on by itself.
-//!
-//! The test runs itself again in a process of its own with a low limit, since a limit holds for the whole process.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 
-use std::process::Command;
 use std::time::Duration;
 
+use postwright_testkit::descriptors;
 use support::{Mode, settings, start};
 use tokio::net::TcpStream;
 
-const MARK: &str = "POSTWRIGHT_FEW_DESCRIPTORS";
-
 #[test]
 fn accepting_survives_want_of_descriptors() {
-    let me = std::env::current_exe().unwrap();
-    let output = Command::new("sh")
-        .args(["-c", "ulimit -n 40 && exec \"$0\" --exact in_a_process_with_few_descriptors --nocapture"])
-        .arg(me)
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let text =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && text.contains("went through"), "{text}");
+    descriptors::run_with_few("in_a_process_with_few_descriptors");
 }
 
 /// Does nothing unless the other test runs it.
 #[tokio::test]
 async fn in_a_process_with_few_descriptors() {
-    if std::env::var_os(MARK).is_none() {
+    if !descriptors::are_few() {
         return;
     }
     let bed = start(settings(), Mode::Accept).await;
@@ -54,7 +41,7 @@ async fn in_a_process_with_few_descriptors() {
     let mut greeting = [0; 4];
     tokio::io::AsyncReadExt::read_exact(&mut client, &mut greeting).await.unwrap();
     assert_eq!(&greeting, b"220 ");
-    println!("went through");
+    println!("{}", descriptors::DONE);
     drop(client);
     bed.stop().await;
 }

@@ -32,6 +32,7 @@
 //! Not here: the tests of one crate (they stand beside it). Tests of several crates together are in `tests/`.
 
 mod clock;
+pub mod descriptors;
 pub mod disk;
 pub mod end_of_data;
 pub mod peers;

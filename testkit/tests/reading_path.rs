@@ -7,28 +7,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "architecture/short.rs"]
+mod short;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use postwright_testkit::workspace_root;
+use short::SHORT;
 
 /// The pages of the ten minutes: every name in them is looked up, not only files and tests.
 const PATH: &[&str] = &["README.md", "ARCHITECTURE.md", "SECURITY.md", "docs/flow.md"];
-
-/// The short forms that docs/faults.md explains at its top.
-const SHORT: &[(&str, &str)] = &[
-    ("mta/", "examples/reference-mta/tests/"),
-    ("proto/", "smtp-proto/tests/"),
-    ("server/", "smtp-server/tests/"),
-    ("client/", "smtp-client/tests/all/"),
-    ("queue/", "queue/tests/"),
-    ("dkim/", "dkim/tests/"),
-    ("spf/", "spf-dmarc/tests/"),
-    ("bounce/", "bounce/tests/"),
-    ("shaping/", "shaping/tests/"),
-    ("core/", "core/tests/"),
-    ("pipeline/", "mta/tests/"),
-];
 
 /// What pages may lean on.
 struct House {

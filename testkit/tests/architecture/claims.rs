@@ -7,20 +7,7 @@
 
 use std::path::Path;
 
-/// docs/faults.md's short forms, and the folders that they stand for.
-const SHORT: &[(&str, &str)] = &[
-    ("mta/", "examples/reference-mta/tests/"),
-    ("proto/", "smtp-proto/tests/"),
-    ("server/", "smtp-server/tests/"),
-    ("client/", "smtp-client/tests/all/"),
-    ("queue/", "queue/tests/"),
-    ("dkim/", "dkim/tests/"),
-    ("spf/", "spf-dmarc/tests/"),
-    ("bounce/", "bounce/tests/"),
-    ("shaping/", "shaping/tests/"),
-    ("core/", "core/tests/"),
-    ("pipeline/", "mta/tests/"),
-];
+use crate::short::SHORT;
 
 /// The tests that a page names: the path as written, and the name.
 pub(crate) fn claims(page: &str) -> Vec<(&str, &str)> {

@@ -9,6 +9,7 @@ mod check;
 mod claims;
 mod page;
 mod rules;
+mod short;
 mod standards;
 
 use std::collections::BTreeSet;

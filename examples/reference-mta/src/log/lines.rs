@@ -55,9 +55,7 @@ fn write(lines: &Receiver<Item>, mut out: impl Write, lost: &AtomicU64) {
             }
         };
         let missing = lost.load(Ordering::Relaxed);
-        let note =
-            format!("{missing} lines of the log were lost: they could not be written, or not so fast\n");
-        if missing == 0 || out.write_all(note.as_bytes()).is_ok() {
+        if missing == 0 || tell(&mut out, missing).is_ok() {
             lost.fetch_sub(missing, Ordering::Relaxed);
             if out.write_all(&line).and_then(|()| out.flush()).is_ok() {
                 continue;
@@ -65,6 +63,11 @@ fn write(lines: &Receiver<Item>, mut out: impl Write, lost: &AtomicU64) {
         }
         lost.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn tell(out: &mut impl Write, missing: u64) -> io::Result<()> {
+    let note = format!("{missing} lines of the log were lost: they could not be written, or not so fast\n");
+    out.write_all(note.as_bytes())
 }
 
 impl Drop for Writing {
